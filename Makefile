@@ -1,0 +1,64 @@
+# Every target does its own set-up. `make help` is the map.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check test test-unit test-browser lint bench-crowd bench-edge screenshots lock clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run node_modules/.run ## A whole talk on this machine: web app, one simulated replica, a room (PORT=8000, INFERENCE_URL=…)
+	@exec $(BIN)/crowdspike demo --port $(PORT)
+
+test: lint test-unit test-browser ## Set up and run every test
+
+test-unit: $(VENV)/.test node_modules/.test ## Unit, contract and fault tests
+	$(BIN)/python -m pytest --ignore=tests/browser
+
+test-browser: $(VENV)/.test node_modules/.test ## The pages in real Chromium, at phone and projector sizes
+	scripts/install-chromium
+	$(BIN)/python -m pytest tests/browser
+
+lint: $(VENV)/.test ## Style and unused code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench-crowd: $(VENV)/.test node_modules/.run ## 1,000 scripted phones in one room: losses, latencies, CPU and memory (PHONES=…)
+	$(BIN)/python -m loadgen.crowd $(if $(PHONES),--phones $(PHONES))
+
+bench-edge: $(VENV)/.test ## 5,000 state polls a second through an HTTP cache: what reaches the origin
+	$(BIN)/python -m loadgen.edge
+
+screenshots: $(VENV)/.test node_modules/.test ## Pictures of every page and phase into screenshots/
+	scripts/install-chromium
+	$(BIN)/python -m pytest tests/browser -k talk
+
+lock: $(VENV)/.test ## Renew the hash-locked requirements and npm's lock
+	scripts/lock
+
+clean: ## Remove what the targets made (not data/)
+	rm -rf $(VENV) node_modules screenshots bench-results
+
+$(VENV)/bin/python:
+	scripts/make-venv $(PYTHON) $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.txt
+	@touch $@
+
+node_modules/.run: package.json package-lock.json $(VENV)/.run
+	scripts/npm-install $(BIN) --omit=dev
+	@touch $@
+
+node_modules/.test: package.json package-lock.json $(VENV)/.run
+	scripts/npm-install $(BIN)
+	@touch $@ node_modules/.run
