@@ -1,0 +1,413 @@
+"""What a room is: a pure fold of its events.
+
+`fold(info, control events in order, set of responses) -> RoomState`. Responses join like a semilattice: any order, any
+repetition and any split gives the same state. So what depends on both kinds (does this answer count? how many points?) is
+worked out when it is read, never when an event arrives, and no event is ever refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from webapp.room import raffle
+from webapp.room.events import (
+    Answered,
+    Archived,
+    Asked,
+    Closed,
+    Control,
+    Drawn,
+    Extended,
+    Joined,
+    LobbyLocked,
+    Moderated,
+    ModerationSet,
+    Moved,
+    Named,
+    Opened,
+    Removed,
+    Renamed,
+    Replied,
+    Response,
+    Revealed,
+    Shown,
+    Surveyed,
+    encode,
+)
+from webapp.room.scoring import Mark, Standing, mark, standings
+from webapp.talk.model import Activity, Kind, Quiz, Talk, from_json, to_json
+
+GRACE_MS = 1000
+"""A response received this long after closing still counts: it was tapped in time and travelled."""
+
+
+class Phase(StrEnum):
+    """`ready` comes before `open`: the room sees that the activity is next, and the clock has not started."""
+
+    READY = "ready"
+    OPEN = "open"
+    CLOSED = "closed"
+    REVEALED = "revealed"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomInfo:
+    """What is fixed when a room is made: `room.json`. `seed` stays secret until the draw."""
+
+    code: str
+    talk: Talk
+    created_ms: int
+    seed: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "created_ms": self.created_ms,
+            "seed": self.seed,
+            "talk": to_json(self.talk),
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> RoomInfo:
+        return RoomInfo(data["code"], from_json(data["talk"]), data["created_ms"], data["seed"])
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One time for which an activity was open. `deadline_ms` None: until it is closed."""
+
+    opened_ms: int
+    deadline_ms: int | None
+    closed_ms: int | None = None
+
+    @property
+    def end_ms(self) -> int | None:
+        ends = [end for end in (self.deadline_ms, self.closed_ms) if end is not None]
+        return min(ends) if ends else None
+
+    def takes(self, at_ms: int) -> bool:
+        end_ms = self.end_ms
+        return self.opened_ms <= at_ms and (end_ms is None or at_ms <= end_ms + GRACE_MS)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one activity has come."""
+
+    windows: list[Window] = field(default_factory=list)
+    revealed_ms: int | None = None
+    entrants: tuple[str, ...] = ()
+    draws: list[Drawn] = field(default_factory=list)
+
+    def phase(self, now_ms: int) -> Phase:
+        if self.revealed_ms is not None:
+            return Phase.REVEALED
+        if not self.windows:
+            return Phase.READY
+        end_ms = self.windows[-1].end_ms
+        return Phase.OPEN if end_ms is None or now_ms < end_ms else Phase.CLOSED
+
+    def window(self, at_ms: int) -> Window | None:
+        """The window that takes a response received at `at_ms`; None when it came too early or too late."""
+        if self.revealed_ms is not None and at_ms > self.revealed_ms:
+            return None
+        return next((w for w in self.windows if w.takes(at_ms)), None)
+
+    @property
+    def winners(self) -> dict[int, Drawn]:
+        """The last draw of each prize: an earlier one was absent."""
+        return {draw.prize: draw for draw in self.draws}
+
+
+@dataclass
+class RoomState:
+    """See `fold`. `seq` counts control events; `version` is the seq of the last one that phones must know of."""
+
+    info: RoomInfo
+    seq: int = 0
+    version: int = 0
+    current: str | None = None
+    scene: str = "auto"
+    locked: bool = False
+    moderation: bool = True
+    archived_ms: int | None = None
+    progress: dict[str, Progress] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    responses: dict[str, Response] = field(default_factory=dict)
+    joins: dict[str, list[Joined]] = field(default_factory=dict)
+    names: dict[str, list[Named]] = field(default_factory=dict)
+    answers: dict[str, dict[str, list[Answered]]] = field(default_factory=dict)
+    forms: dict[str, dict[str, list[Surveyed]]] = field(default_factory=dict)
+    asked: dict[str, list[Asked]] = field(default_factory=dict)
+    replies: dict[str, list[Replied]] = field(default_factory=dict)
+    _standings: list[Standing] | None = field(default=None, compare=False, repr=False)
+
+    # ---- folding
+
+    def apply(self, event: Control) -> None:
+        """The next control event. Order matters here, and only here."""
+        self.seq += 1
+        match event:
+            case Moved(activity=activity):
+                self._close_current(event.at_ms)
+                self.current, self.scene = activity, "auto"
+            case Opened(activity=activity, duration_s=duration_s):
+                if self.current != activity:
+                    self._close_current(event.at_ms)
+                self.current, self.scene = activity, "auto"
+                progress = self.of(activity)
+                progress.revealed_ms = None
+                deadline_ms = None if duration_s is None else event.at_ms + duration_s * 1000
+                progress.windows.append(Window(event.at_ms, deadline_ms))
+            case Extended(activity=activity, by_s=by_s):
+                self._extend(activity, by_s)
+            case Closed(activity=activity, entrants=entrants):
+                self._close(activity, event.at_ms)
+                self.of(activity).entrants = entrants
+            case Revealed(activity=activity):
+                self._close(activity, event.at_ms)
+                self.of(activity).revealed_ms = event.at_ms
+                self.scene = "auto"
+            case Drawn(activity=activity):
+                self.of(activity).draws.append(event)
+            case Shown(scene=scene):
+                self.scene = scene
+            case LobbyLocked(on=on):
+                self.locked = on
+            case ModerationSet(on=on):
+                self.moderation = on
+            case Moderated(item=item, verdict=verdict):
+                self.verdicts[item] = verdict
+            case Renamed(participant=participant, nickname=nickname):
+                self.renamed[participant] = nickname
+            case Removed(participant=participant, on=on):
+                (self.removed.add if on else self.removed.discard)(participant)
+            case Archived():
+                self._close_current(event.at_ms)
+                self.archived_ms = event.at_ms
+        if not isinstance(event, Shown | ModerationSet | Moderated | Renamed | Removed | LobbyLocked):
+            self.version = self.seq
+        self._standings = None
+
+    def add(self, event: Response) -> bool:
+        """A response, in any order; False when the room has it already.
+
+        Two processes may have taken the same response from the same phone: the earlier receipt is the one that counts.
+        """
+        known = self.responses.get(event.key)
+        if known is not None:
+            if _rank(known) <= _rank(event):
+                return False
+            self._shelf(known).remove(known)
+        self.responses[event.key] = event
+        shelf = self._shelf(event)
+        shelf.append(event)
+        shelf.sort(key=_age)
+        if isinstance(event, Joined) or (isinstance(event, Answered) and self.of(event.activity).revealed_ms):
+            self._standings = None
+        return True
+
+    def _shelf(self, event: Response) -> list[Any]:
+        """Where responses of this kind stand, the oldest first."""
+        match event:
+            case Joined():
+                return self.joins.setdefault(event.participant, [])
+            case Named():
+                return self.names.setdefault(event.participant, [])
+            case Answered():
+                return self.answers.setdefault(event.activity, {}).setdefault(event.participant, [])
+            case Surveyed():
+                return self.forms.setdefault(event.activity, {}).setdefault(event.participant, [])
+            case Asked():
+                return self.asked.setdefault(event.participant, [])
+            case Replied():
+                return self.replies.setdefault(f"{event.participant}:{event.to}", [])
+        raise AssertionError(f"no shelf for {type(event).__name__}")
+
+    def of(self, activity: str) -> Progress:
+        return self.progress.setdefault(activity, Progress())
+
+    def _close_current(self, at_ms: int) -> None:
+        if self.current is not None:
+            self._close(self.current, at_ms)
+
+    def _close(self, activity: str, at_ms: int) -> None:
+        windows = self.of(activity).windows
+        if windows and windows[-1].closed_ms is None:
+            windows[-1] = replace(windows[-1], closed_ms=at_ms)
+
+    def _extend(self, activity: str, by_s: int) -> None:
+        windows = self.of(activity).windows
+        if windows and windows[-1].deadline_ms is not None:
+            windows[-1] = replace(windows[-1], deadline_ms=windows[-1].deadline_ms + by_s * 1000)
+
+    # ---- reading
+
+    def has(self, key: str) -> bool:
+        """Whether the response with this `participant:id` is in the log."""
+        return key in self.responses
+
+    @property
+    def talk(self) -> Talk:
+        return self.info.talk
+
+    @property
+    def activity(self) -> Activity | None:
+        return self.talk.activity(self.current) if self.current else None
+
+    def phase(self, now_ms: int) -> Phase | None:
+        """Of the current activity; None in the lobby."""
+        return self.of(self.current).phase(now_ms) if self.current else None
+
+    @property
+    def present(self) -> list[str]:
+        """Everybody who joined and was not removed, the first to join first."""
+        return sorted(
+            (p for p, joins in self.joins.items() if joins and p not in self.removed),
+            key=lambda p: (*_age(self.joins[p][0]), p),
+        )
+
+    def answer(self, activity: str, participant: str) -> Answered | None:
+        """The answer that counts: the first that came while the question was open."""
+        progress = self.of(activity)
+        answers = self.answers.get(activity, {}).get(participant, ())
+        return next((a for a in answers if progress.window(a.at_ms)), None)
+
+    def form(self, activity: str, participant: str) -> Surveyed | None:
+        """The survey form that counts: the last that came while the survey was open."""
+        progress = self.of(activity)
+        forms = self.forms.get(activity, {}).get(participant, ())
+        return next((f for f in reversed(forms) if progress.window(f.at_ms)), None)
+
+    def counted_answers(self, activity: str) -> Iterator[Answered]:
+        for participant in self.answers.get(activity, {}):
+            if participant not in self.removed and (answer := self.answer(activity, participant)):
+                yield answer
+
+    def counted_forms(self, activity: str) -> Iterator[Surveyed]:
+        for participant in self.forms.get(activity, {}):
+            if participant not in self.removed and (form := self.form(activity, participant)):
+                yield form
+
+    def questions(self, activity: str | None = None) -> list[Asked]:
+        """What was asked and counts, the first first; of one activity or of all."""
+        return sorted(
+            (
+                q
+                for asked in self.asked.values()
+                for q in asked
+                if activity in (None, q.activity)
+                and q.participant not in self.removed
+                and self.of(q.activity).window(q.at_ms)
+            ),
+            key=lambda q: (*_age(q), q.participant),
+        )
+
+    def reply(self, participant: str, response_id: str) -> Replied | None:
+        replies = self.replies.get(f"{participant}:{response_id}")
+        return replies[0] if replies else None
+
+    def mark(self, quiz: Quiz, participant: str) -> Mark | None:
+        answer = self.answer(quiz.id, participant)
+        return self._mark(quiz, answer) if answer else None
+
+    def _mark(self, quiz: Quiz, answer: Answered) -> Mark:
+        window = self.of(quiz.id).window(answer.at_ms)
+        assert window is not None
+        return mark(quiz, answer.choice, answer.at_ms - window.opened_ms, self.talk.scoring)
+
+    def distribution(self, quiz: Quiz) -> dict[str, int]:
+        """How many chose each option, by option id."""
+        counts = {option.id: 0 for option in quiz.options}
+        for answer in self.counted_answers(quiz.id):
+            for option in answer.choice:
+                if option in counts:
+                    counts[option] += 1
+        return counts
+
+    def standings(self) -> list[Standing]:
+        """The leaderboard over all revealed questions, kept until something that it rests on changes."""
+        if self._standings is None:
+            rounds = [
+                {a.participant: self._mark(quiz, a) for a in self.counted_answers(quiz.id)} for quiz in self.revealed()
+            ]
+            self._standings = standings(self.present, rounds, self.talk.scoring)
+        return self._standings
+
+    def standing(self, participant: str) -> Standing | None:
+        return next((s for s in self.standings() if s.participant == participant), None)
+
+    def revealed(self) -> list[Quiz]:
+        """The quiz questions whose solution the room knows, in the talk's order."""
+        return [a for a in self.talk.activities if a.kind is Kind.QUIZ and self.of(a.id).revealed_ms is not None]
+
+    def join(self, participant: str) -> Joined | None:
+        joins = self.joins.get(participant)
+        return joins[0] if joins else None
+
+    def chosen_name(self, participant: str) -> Named | None:
+        """The last nickname that the participant chose; None while the generated one stands."""
+        names = self.names.get(participant)
+        return names[-1] if names else None
+
+    def nickname(self, participant: str) -> str:
+        """What the participant is called on their own phone and in the console."""
+        if participant in self.renamed:
+            return self.renamed[participant]
+        named = self.chosen_name(participant) or self.join(participant)
+        return named.nickname if named else ""
+
+    def stage_name(self, participant: str) -> str:
+        """What the stage calls the participant: a chosen name only once it may be shown."""
+        chosen = self.chosen_name(participant)
+        if participant in self.renamed or (chosen and self.may_show(name_item(chosen))):
+            return self.nickname(participant)
+        joined = self.join(participant)
+        return joined.nickname if joined else ""
+
+    def verdict(self, item: str) -> str:
+        return self.verdicts.get(item, "pending")
+
+    def may_show(self, item: str) -> bool:
+        """Whether the stage may show this item from a phone."""
+        verdict = self.verdict(item)
+        return verdict in ("approved", "pinned") or (verdict == "pending" and not self.moderation)
+
+    def ticket(self, participant: str) -> str:
+        return raffle.ticket(self.info.code, participant)
+
+
+def question_item(question: Asked) -> str:
+    return f"q:{question.key}"
+
+
+def name_item(named: Named) -> str:
+    return f"n:{named.key}"
+
+
+def quote_item(form: Surveyed, field_id: str) -> str:
+    return f"t:{form.key}:{field_id}"
+
+
+def fold(info: RoomInfo, control: Iterable[Control], responses: Iterable[Response]) -> RoomState:
+    """The room after these control events, in order, and these responses, in any order and however often."""
+    state = RoomState(info, moderation=info.talk.moderation)
+    for event in control:
+        state.apply(event)
+    for response in responses:
+        state.add(response)
+    return state
+
+
+def _age(event: Response) -> tuple[int, str]:
+    return event.at_ms, event.id
+
+
+def _rank(event: Response) -> tuple[bool, int, bytes]:
+    """Which of two copies of one response counts: a reply that succeeded, then the earlier, then any fixed choice."""
+    return isinstance(event, Replied) and event.failed, event.at_ms, encode(event)
