@@ -12,18 +12,20 @@ _UNWANTED = ("CNT", "DCK", "FCK", "FGT", "KKK", "NGR", "PRN", "TWT", "WTF")
 NICKNAME_MAX = 24
 
 _FIRST = (
-    "Amber Ample Apricot Azure Blithe Bold Brave Breezy Bright Brisk Calm Candid Cheery Clever Coral Cosmic Crisp Curious "
-    "Dapper Daring Deft Eager Early Easy Fair Fancy Fleet Fresh Gentle Glad Golden Grand Happy Hardy Hazel Honest Humble "
-    "Indigo Ivory Jade Jolly Keen Kind Lilac Lively Lucky Lunar Mellow Merry Mighty Mint Misty Modest Neat Nimble Noble "
-    "Olive Patient Peachy Pearly Plucky Polite Prime Proud Quick Quiet Rapid Ruby Rustic Sandy Scarlet Silver Smart Snappy "
-    "Solar Spry Steady Stellar Sunny Swift Tidy Topaz Tranquil Trusty Upbeat Velvet Violet Vivid Warm Wise Witty Zesty"
+    "Amber Ample Apricot Azure Blithe Bold Brave Breezy Bright Brisk Calm Candid Cheery Clever Coral Cosmic Crisp "
+    "Curious Dapper Daring Deft Eager Early Easy Fair Fancy Fleet Fresh Gentle Glad Golden Grand Happy Hardy "
+    "Hazel Honest Humble Indigo Ivory Jade Jolly Keen Kind Lilac Lively Lucky Lunar Mellow Merry Mighty Mint "
+    "Misty Modest Neat Nimble Noble Olive Patient Peachy Pearly Plucky Polite Prime Proud Quick Quiet Rapid Ruby "
+    "Rustic Sandy Scarlet Silver Smart Snappy Solar Spry Steady Stellar Sunny Swift Tidy Topaz Tranquil Trusty "
+    "Upbeat Velvet Violet Vivid Warm Wise Witty Zesty"
 ).split()
 _SECOND = (
-    "Albatross Alpaca Badger Beaver Bison Bobcat Camel Caribou Cheetah Cobra Condor Coyote Crane Curlew Dingo Dolphin Dragonfly "
-    "Eagle Egret Falcon Ferret Finch Firefly Flamingo Fox Gazelle Gecko Gibbon Goose Hare Hawk Hedgehog Heron Ibis Iguana "
-    "Jackal Jaguar Kestrel Kingfisher Kiwi Koala Kudu Lark Lemur Leopard Lynx Magpie Manatee Marmot Marten Meerkat Mole Moose "
-    "Narwhal Newt Ocelot Orca Osprey Otter Owl Panda Panther Parrot Pelican Penguin Pika Plover Puffin Quail Quokka Raccoon "
-    "Raven Robin Salmon Seal Sparrow Squid Starling Stork Swan Tapir Tern Tiger Toucan Turtle Viper Walrus Weasel Wombat Wren Yak"
+    "Albatross Alpaca Badger Beaver Bison Bobcat Camel Caribou Cheetah Cobra Condor Coyote Crane Curlew Dingo "
+    "Dolphin Dragonfly Eagle Egret Falcon Ferret Finch Firefly Flamingo Fox Gazelle Gecko Gibbon Goose Hare Hawk "
+    "Hedgehog Heron Ibis Iguana Jackal Jaguar Kestrel Kingfisher Kiwi Koala Kudu Lark Lemur Leopard Lynx Magpie "
+    "Manatee Marmot Marten Meerkat Mole Moose Narwhal Newt Ocelot Orca Osprey Otter Owl Panda Panther Parrot "
+    "Pelican Penguin Pika Plover Puffin Quail Quokka Raccoon Raven Robin Salmon Seal Sparrow Squid Starling Stork "
+    "Swan Tapir Tern Tiger Toucan Turtle Viper Walrus Weasel Wombat Wren Yak"
 ).split()
 
 

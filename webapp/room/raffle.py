@@ -1,13 +1,13 @@
 """A draw that anyone can check.
 
-When a room is made it gets a secret seed; the SHA-256 of the seed, the *commitment*, is public from that moment, before
-anybody has joined. Closing the raffle freezes and publishes the entrants' tickets. The draw publishes the seed. The order
-of winners is then a function of both, so neither a presenter nor a server can choose it afterwards:
+When a room is made it gets a secret seed; the SHA-256 of the seed, the *commitment*, is public from that moment,
+before anybody has joined. Closing the raffle freezes and publishes the entrants' tickets. The draw publishes the
+seed. The order of winners is then a function of both, so neither a presenter nor a server can choose it afterwards:
 
     order = sorted(tickets, key=lambda ticket: sha256(f"{seed}:{digest}:{ticket}".encode()).hexdigest())
 
-where `digest` is the SHA-256 of the frozen tickets, one a line. What it does not prevent: one person joining from several
-browsers, and an operator who reads the seed in the store before the entrants are frozen.
+where `digest` is the SHA-256 of the frozen tickets, one a line. What it does not prevent: one person joining from
+several browsers, and an operator who reads the seed in the store before the entrants are frozen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a room is: a pure fold of its events.
 
-`fold(info, control events in order, set of responses) -> RoomState`. Responses join like a semilattice: any order, any
-repetition and any split gives the same state. So what depends on both kinds (does this answer count? how many points?) is
-worked out when it is read, never when an event arrives, and no event is ever refused here.
+`fold(info, control events in order, set of responses) -> RoomState`. Responses join like a semilattice: any order,
+any repetition and any split gives the same state. So what depends on both kinds (does this answer count? how many
+points?) is worked out when it is read, never when an event arrives, and no event is ever refused here.
 """
 
 from __future__ import annotations

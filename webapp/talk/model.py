@@ -1,6 +1,6 @@
 """A talk as the rest of the program sees it: frozen, validated, independent of YAML.
 
-`parse.py` makes a `Talk` from a file and is the only place that knows line numbers; `to_json` and `from_json`
+`parse.py` makes a `Talk` from a file; line numbers do not leave the modules that it uses. `to_json` and `from_json`
 carry it through `room.json`.
 """
 

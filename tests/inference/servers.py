@@ -1,0 +1,157 @@
+"""Servers for the tests, all real and on loopback: an application under uvicorn, an engine process, and a replica
+that follows a script byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from inference.engine.answers import Entry
+from inference.engine.app import Engine, Settings
+from inference.engine.seats import Pace
+from inference.upstream import Upstream
+
+FAST = Pace(0.0, 0.0)
+STEADY = Pace(0.0, 0.005)
+LONG_ANSWER = " ".join(f"word{i}" for i in range(2000))
+LONG = (Entry("Tell me a long story", LONG_ANSWER, ("story",)), Entry("What is a pod?", "A pod is a group.", ("pod",)))
+STORY = [{"role": "user", "content": "story"}]
+PATIENCE_S = 10
+
+
+def engine(pace: Pace = FAST, **settings) -> Engine:
+    return Engine(Settings(pace=pace, **settings), LONG)
+
+
+@asynccontextmanager
+async def serving(app, port: int = 0) -> AsyncIterator[str]:
+    """The URL of an ASGI application under uvicorn in this loop."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+    await until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        server.should_exit = True
+        await task
+
+
+class EngineProcess:
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def send(self, sig: signal.Signals) -> None:
+        self.process.send_signal(sig)
+
+
+@asynccontextmanager
+async def engine_process(*arguments: str) -> AsyncIterator[EngineProcess]:
+    """`python -m inference.engine` on a free port."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "inference.engine", "--port", "0", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        yield EngineProcess(process, line.decode().strip().rpartition(" ")[2])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class ScriptedReplica:
+    """Healthy, serves `mistral`, has no /metrics; each POST follows `script`. `posts` counts them."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.posts = 0
+        self.bodies: list[bytes] = []
+        self.heads: list[bytes] = []
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                method, path, _ = head.decode().split(" ", 2)
+                if method == "POST":
+                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                    self.heads.append(head)
+                    self.bodies.append(await reader.readexactly(length))
+                    self.posts += 1
+                    await self.script(reader, writer)
+                    return
+                if path == "/v1/models":
+                    writer.write(whole(200, b'{"object":"list","data":[{"id":"mistral"}]}'))
+                else:
+                    writer.write(whole(200 if path == "/health" else 404, b""))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def scripted(script: Script) -> AsyncIterator[tuple[str, ScriptedReplica]]:
+    replica = ScriptedReplica(script)
+    server = await asyncio.start_server(replica.handle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", replica
+    finally:
+        server.close()
+
+
+def whole(status: int, body: bytes, *fields: bytes) -> bytes:
+    lines = [b"HTTP/1.1 %d X" % status, b"content-type: application/json", b"content-length: %d" % len(body), *fields]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM_END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(**delta: str) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    return b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n"
+
+
+ROLE = event(role="assistant", content="")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that no event tells of."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def get(url: str, path: str) -> tuple[int, bytes]:
+    upstream = Upstream(url)
+    exchange = await upstream.get(path)
+    try:
+        return exchange.status, await exchange.read()
+    finally:
+        exchange.abort()

@@ -1,0 +1,161 @@
+import asyncio
+
+import pytest
+
+from inference.upstream import ConnectFailed, ConnectionLost, Silent, Upstream
+from tests.inference.servers import STREAM_END, STREAM_HEAD, chunk, engine, get, scripted, serving, until, whole
+
+
+async def wait_for_eof(reader, writer, gone):
+    assert await reader.read() == b""
+    gone.set()
+
+
+@pytest.mark.parametrize("head", [b"", STREAM_HEAD, STREAM_HEAD + chunk(b"data: 1\n\n")])
+async def test_cancelling_aborts_the_connection_in_every_phase(head):
+    gone = asyncio.Event()
+
+    async def script(reader, writer):
+        writer.write(head)
+        await wait_for_eof(reader, writer, gone)
+
+    async def ask(upstream):
+        exchange = await upstream.post("/", b"{}")
+        try:
+            await exchange.read()
+        finally:
+            exchange.close()
+
+    async with scripted(script) as (url, replica):
+        task = asyncio.create_task(ask(Upstream(url)))
+        await until(lambda: replica.posts == 1)
+        task.cancel()
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_closing_from_elsewhere_wakes_the_reader():
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD)
+        await reader.read()
+
+    async with scripted(script) as (url, _):
+        exchange = await Upstream(url).post("/", b"{}")
+        reading = asyncio.create_task(exchange.chunk())
+        await asyncio.sleep(0)
+        exchange.close()
+        with pytest.raises(ConnectionLost):
+            await reading
+
+
+async def test_body_that_breaks_off_is_an_error_after_what_did_arrive():
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD + chunk(b"half"))
+
+    async with scripted(script) as (url, _):
+        exchange = await Upstream(url).post("/", b"{}")
+        assert await exchange.chunk() == b"half"
+        with pytest.raises(ConnectionLost):
+            await exchange.chunk()
+
+
+async def test_body_without_a_length_ends_with_its_connection():
+    async def script(reader, writer):
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+
+    async with scripted(script) as (url, _):
+        assert await (await Upstream(url).post("/", b"{}")).read() == b"all of it"
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
+async def test_no_answer_or_a_broken_one_is_a_lost_connection(answer):
+    async def script(reader, writer):
+        writer.write(answer)
+
+    async with scripted(script) as (url, _):
+        with pytest.raises(ConnectionLost):
+            await Upstream(url).post("/", b"{}")
+
+
+async def test_nobody_listening_is_told_apart():
+    async with scripted(None) as (url, _):
+        pass
+    with pytest.raises(ConnectFailed):
+        await Upstream(url).get("/health")
+
+
+async def test_silence_ends_an_exchange():
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD)
+        await reader.read()
+
+    async with scripted(script) as (url, _):
+        exchange = await Upstream(url, silence_s=0.05).post("/", b"{}")
+        with pytest.raises(Silent):
+            await exchange.read()
+        exchange.close()
+
+
+async def ports_of(upstream: Upstream, times: int) -> list[int]:
+    ports = []
+    for _ in range(times):
+        exchange = await upstream.get("/health")
+        ports.append(exchange._transport.get_extra_info("sockname")[1])
+        await exchange.read()
+        exchange.close()
+    return ports
+
+
+async def test_finished_connection_is_used_again_and_an_unfinished_one_never():
+    async with serving(engine()) as url:
+        upstream = Upstream(url)
+        assert len(set(await ports_of(upstream, 3))) == 1
+        exchange = await upstream.get("/version")
+        exchange.close()  # its body was not read
+        assert not upstream._idle or upstream._idle[0].usable
+        assert (await get(url, "/version"))[0] == 200
+
+
+async def test_idle_connection_is_closed_after_its_time():
+    async with serving(engine()) as url:
+        upstream = Upstream(url, idle_s=0.02)
+        await ports_of(upstream, 1)
+        assert len(upstream._idle) == 1
+        await until(lambda: not upstream._idle)
+
+
+async def test_slow_reader_holds_the_sender_back_and_loses_nothing():
+    sent = 0
+    total = 400
+
+    async def script(reader, writer):
+        nonlocal sent
+        writer.write(STREAM_HEAD)
+        for _ in range(total):
+            writer.write(chunk(b"x" * 65536))
+            await writer.drain()
+            sent += 1
+        writer.write(STREAM_END)
+
+    async with scripted(script) as (url, _):
+        exchange = await Upstream(url).post("/", b"{}")
+        await until(lambda: exchange._paused)
+        assert sent < total
+        assert len(await exchange.read()) == total * 65536
+
+
+async def test_request_carries_path_prefix_body_and_headers():
+    async def script(reader, writer):
+        writer.write(whole(200, b"{}"))
+
+    async with scripted(script) as (url, replica):
+        exchange = await Upstream(f"{url}/prefix/").post("/v1/x", b'{"a":1}', {"x-request-id": "r1"})
+        assert await exchange.read() == b"{}"
+    assert replica.bodies == [b'{"a":1}']
+    assert replica.heads[0].startswith(b"POST /prefix/v1/x HTTP/1.1\r\n")
+    assert b"x-request-id: r1\r\n" in replica.heads[0]
+
+
+def test_url_that_is_none_is_refused():
+    for url in ("localhost:8100", "ftp://x", "http://"):
+        with pytest.raises(ValueError, match="not an http"):
+            Upstream(url)

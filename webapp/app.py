@@ -1,0 +1,188 @@
+"""Puts the parts together. The only module that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from inference.pool import Pool
+from webapp.context import App, now_ms, wants_html
+from webapp.errors import HTTP, RETRY_AFTER_S, ActivityClosed, AlreadyAnswered, CookieForged, NotJoined, TokenNeeded
+from webapp.gateway.asgi import GatewayApp
+from webapp.gateway.gateway import Gateway
+from webapp.gateway.metrics import Metrics
+from webapp.identity import PARTICIPANT_COOKIE, Signer
+from webapp.log.open import open_store
+from webapp.log.store import AlreadyExists, NotFound, Store
+from webapp.replies import Replies
+from webapp.rooms import Rooms
+from webapp.routes import health, phone, present, stage, static
+from webapp.routes.state import StateApp
+from webapp.security import Guard
+from webapp.settings import Settings
+from webapp.talk.model import Talk
+from webapp.templating import environment, static_build
+
+SECRET_KEY = "server/secret.json"
+DROP_UNUSED_EVERY_S = 60
+
+
+class Front:
+    """The whole program as one ASGI app: `/v1` to the gateway, the rest to the pages."""
+
+    def __init__(self, parts: App, gateway: ASGIApp, pages: ASGIApp) -> None:
+        self.parts = parts
+        self._gateway = gateway
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._gateway if scope["type"] == "http" and scope["path"].startswith("/v1/") else self._pages
+        await app(scope, receive, send)
+
+
+@asynccontextmanager
+async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Front]:
+    """The program with its background work running. Raises StoreError when the store can't be used."""
+    store = open_store(settings.store, settings.s3_endpoint_url)
+    await store.ping()
+    signer = Signer(settings.secret or await shared_secret(store))
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    pool = Pool(settings.inference_urls)
+    gateway = Gateway(pool, Metrics(registry))
+    build = static_build()
+    templates = environment(build)
+    templates.globals["new_id"] = lambda: secrets.token_hex(12)
+    parts = App(
+        settings=settings,
+        signer=signer,
+        presenter_token=settings.presenter_token or signer.presenter_token(),
+        rooms=Rooms(store, now_ms, settings.tail_interval_s),
+        replies=Replies(gateway.open, now_ms),
+        pool=pool,
+        templates=templates,
+        talks=talks,
+        registry=registry,
+        limiter=FixedWindowRateLimiter(MemoryStorage()),
+    )
+    pages = _pages(parts, build)
+    await pool.start()
+    sweeper = asyncio.create_task(_sweep(parts.rooms))
+    try:
+        yield Front(parts, GatewayApp(gateway), StateApp(pages, parts.rooms, now_ms, registry))
+    finally:
+        parts.stopping.set()
+        sweeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeper
+        await parts.replies.close()
+        await parts.rooms.close()
+        await pool.close()
+        await store.close()
+
+
+async def shared_secret(store: Store) -> str:
+    """The secret of this deployment, made by the first process that starts and kept in the store."""
+    made = json.dumps({"secret": secrets.token_hex(32)}).encode()
+    try:
+        return json.loads(await store.get(SECRET_KEY))["secret"]
+    except NotFound:
+        pass
+    with contextlib.suppress(AlreadyExists):
+        await store.create(SECRET_KEY, made)
+    return json.loads(await store.get(SECRET_KEY))["secret"]
+
+
+async def _sweep(rooms: Rooms) -> None:
+    while True:
+        await asyncio.sleep(DROP_UNUSED_EVERY_S)
+        await rooms.drop_unused()
+
+
+def _pages(parts: App, build: str) -> ASGIApp:
+    app = FastAPI(title="crowdspike", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.crowdspike = parts
+    app.state.static_build = build
+    app.state.static_files = static.read_files()
+    for module in (phone, stage, present, static, health):
+        app.include_router(module.router)
+    app.include_router(present.private)
+    for error in HTTP:
+        app.add_exception_handler(error, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    app.add_exception_handler(RequestValidationError, _refuse_parameter)
+    app.add_exception_handler(Exception, _fail)
+    return Guard(app, parts.settings.max_body_bytes)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """One of our own errors, as a page for people and as a problem document for everything else."""
+    status, title = HTTP[type(error)]
+    parts: App = request.app.state.crowdspike
+    parts.refused.labels(type(error).__name__).inc()
+    code = request.path_params.get("code", "")
+    if wants_html(request):
+        notice = {ActivityClosed: "late", AlreadyAnswered: "answered"}.get(type(error))
+        if notice and request.method == "POST":
+            return RedirectResponse(f"/r/{code}?notice={notice}", 303)
+        if isinstance(error, NotJoined):
+            return RedirectResponse(f"/r/{code}", 303)
+        if isinstance(error, TokenNeeded):
+            return parts.page(request, "pages/signin.html", status, error=None)
+    response = _problem(request, status, title, str(error), getattr(error, "extra", {}))
+    if type(error) in RETRY_AFTER_S:
+        response.headers["retry-after"] = str(RETRY_AFTER_S[type(error)])
+    if isinstance(error, TokenNeeded):
+        response.headers["www-authenticate"] = "Bearer"
+    if isinstance(error, CookieForged):
+        response.delete_cookie(PARTICIPANT_COOKIE, path=f"/r/{code}")
+    return response
+
+
+def _problem(request: Request, status: int, title: str, detail: str, extra: dict | None = None) -> Response:
+    if wants_html(request):
+        code = request.path_params.get("code", "")
+        links = [("/", "Enter a room code")]
+        if code and status not in (404, 410):
+            back = f"/present/{code}" if request.url.path.startswith("/present") else f"/r/{code}"
+            links.insert(0, (back, f"Back to room {code}"))
+        parts: App = request.app.state.crowdspike
+        return parts.page(
+            request, "pages/error.html", status, title=title, message=detail, status_code=status, links=links
+        )
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **(extra or {})}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = "There is nothing at this address." if error.status_code == 404 else str(error.detail)
+    titles = {404: "Not found", 405: "Method not allowed"}
+    response = _problem(request, error.status_code, titles.get(error.status_code, "Error"), detail)
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+async def _refuse_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    detail = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    return _problem(request, 422, "A parameter is wrong", detail)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    return _problem(request, 500, "Something went wrong here", "It is in the server's log. Try again.")

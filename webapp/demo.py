@@ -1,0 +1,109 @@
+"""`crowdspike demo`: a whole talk on this machine. One simulated replica, the web app, a room, and how to get in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import segno
+
+from webapp.app import Front
+from webapp.server import serve
+from webapp.settings import Settings
+from webapp.talk.model import Talk
+
+SIMULATED = (
+    "Simulated: the model. One replica that behaves like a small vLLM server, without a GPU, speaks a prepared text.\n"
+    "Everything else is real: the phones, the gateway, the scores, the log in {store}."
+)
+REAL = "Nothing is simulated: replies come from {url}."
+
+
+def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socket.socket) -> int:
+    """Runs until Ctrl-C. Returns the exit status."""
+    engine: subprocess.Popen[bytes] | None = None
+    with tempfile.TemporaryDirectory(prefix="crowdspike-") as folder:
+        if not settings.inference_urls:
+            qa = Path(folder) / "qa.json"
+            qa.write_text(json.dumps([asdict(entry) for talk in talks for entry in talk.qa]), encoding="utf-8")
+            engine_port = free_port()
+            engine = subprocess.Popen(
+                [sys.executable, "-m", "inference.engine", "--port", str(engine_port), "--qa", str(qa)]
+            )
+            settings = settings.model_copy(
+                update={"inference_url": f"http://127.0.0.1:{engine_port}", "simulated": True}
+            )
+        settings.public_url = settings.public_url or f"http://{address_for_phones(host)}:{port}"
+
+        async def started(app: Front) -> None:
+            room = await app.parts.rooms.make(talks[0])
+            print(_welcome(app, room.info.code, port), flush=True)
+
+        try:
+            with asyncio.Runner(loop_factory=_loop) as runner:
+                runner.run(serve(settings, talks, sock, started))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if engine is not None:
+                end(engine)
+    print("\nStopped. The room's answers are in the store.")
+    return 0
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def address_for_phones(host: str) -> str:
+    """This machine's address in its network, if it has one: no packet is sent to find it."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))
+            return sock.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
+
+
+def _welcome(app: Front, code: str, port: int) -> str:
+    settings = app.parts.settings
+    here = f"http://localhost:{port}"
+    join = f"{settings.public_url}/j/{code}"
+    drawing = io.StringIO()
+    segno.make(join, error="l").terminal(drawing, border=1, compact=True)
+    honest = SIMULATED.format(store=settings.store) if settings.simulated else REAL.format(url=settings.inference_url)
+    return (
+        f"\ncrowdspike · {app.parts.talks[0].title} · room {code}\n\n"
+        f"  Console  {here}/present?token={app.parts.presenter_token}\n"
+        f"  Stage    {here}/stage/{code}\n"
+        f"  Join     {join}   (phones on the same network)\n\n"
+        f"{drawing.getvalue()}\n{honest}\nCtrl-C ends everything."
+    )
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # not on every platform
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
