@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 from collections import Counter
 
@@ -11,7 +12,7 @@ from inference.upstream import ConnectFailed, ConnectionLost, Upstream
 from tests.inference.servers import LONG_ANSWER, STEADY, STORY, engine, engine_process, get, serving, until
 
 CHAT = "/v1/chat/completions"
-STREAM = b'{"messages":[{"role":"user","content":"story"}],"stream":true}'
+STREAM = b'{"messages":[{"role":"user","content":"long story"}],"stream":true}'
 WHOLE = b'{"messages":[{"role":"user","content":"story"}]}'
 
 
@@ -115,14 +116,14 @@ async def test_finished_requests_and_tokens_are_counted():
         text = (await get(url, "/metrics"))[1].decode()
     assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name="mistral"} 1.0' in text
     assert 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="mistral"} 1.0' in text
-    assert gauge(text, "vllm:generation_tokens_total") == 3 + len("A pod is a group . END".split())
+    assert gauge(text, "vllm:generation_tokens_total") == 3 + len(["A", " pod", " is", " a", " group", ".", "end"])
     assert gauge(text, "vllm:prompt_tokens_total") == 4
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_signal_ends_the_process_cleanly_with_streams_open(sig, tmp_path):
     qa = tmp_path / "qa.json"
-    qa.write_text('[{"question": "story", "answer": "%s", "keywords": ["story"]}]' % LONG_ANSWER)
+    qa.write_text(json.dumps([{"question": "long story", "answer": LONG_ANSWER}]))
     async with engine_process("--qa", str(qa), "--ttft-ms", "0") as replica:
         upstream = Upstream(replica.url)
         exchanges = [await upstream.post(CHAT, STREAM) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Our answers beside those recorded from vLLM 0.32 (`recorded/`): same keys in the same order, same types, same errors."""
+"""Our answers beside those recorded from vLLM 0.32 (`recorded/`): the same keys in their order, types and errors."""
 
 import json
 from pathlib import Path

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from inference.upstream import ConnectFailed, ConnectionLost, Silent, Upstream
-from tests.inference.servers import STREAM_END, STREAM_HEAD, chunk, engine, get, scripted, serving, until, whole
+from tests.inference.servers import STREAM_END, STREAM_HEAD, chunk, scripted, serving, until, whole
 
 
 async def wait_for_eof(reader, writer, gone):
@@ -95,32 +95,38 @@ async def test_silence_ends_an_exchange():
         exchange.close()
 
 
-async def ports_of(upstream: Upstream, times: int) -> list[int]:
-    ports = []
-    for _ in range(times):
-        exchange = await upstream.get("/health")
-        ports.append(exchange._transport.get_extra_info("sockname")[1])
-        await exchange.read()
+async def tell_port(scope, receive, send):
+    """Answers with the client's port; under `/endless` it does not end."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d" % scope["client"][1], "more_body": True})
+    while scope["path"] == "/endless" and (await receive())["type"] != "http.disconnect":
+        pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def port_seen(upstream: Upstream, path: str = "/") -> int:
+    exchange = await upstream.get(path)
+    try:
+        return int(await (exchange.chunk() if path == "/endless" else exchange.read()))
+    finally:
         exchange.close()
-    return ports
 
 
 async def test_finished_connection_is_used_again_and_an_unfinished_one_never():
-    async with serving(engine()) as url:
+    async with serving(tell_port) as url:
         upstream = Upstream(url)
-        assert len(set(await ports_of(upstream, 3))) == 1
-        exchange = await upstream.get("/version")
-        exchange.close()  # its body was not read
-        assert not upstream._idle or upstream._idle[0].usable
-        assert (await get(url, "/version"))[0] == 200
+        first = await port_seen(upstream)
+        assert await port_seen(upstream) == first
+        assert await port_seen(upstream, "/endless") == first
+        assert await port_seen(upstream) != first
 
 
-async def test_idle_connection_is_closed_after_its_time():
-    async with serving(engine()) as url:
+async def test_connection_idle_for_too_long_is_not_used_again():
+    async with serving(tell_port) as url:
         upstream = Upstream(url, idle_s=0.02)
-        await ports_of(upstream, 1)
-        assert len(upstream._idle) == 1
+        first = await port_seen(upstream)
         await until(lambda: not upstream._idle)
+        assert await port_seen(upstream) != first
 
 
 async def test_slow_reader_holds_the_sender_back_and_loses_nothing():

@@ -141,15 +141,17 @@ async def respond(request: Request, app: Crowdspike, room: Room, who: Participan
 
 
 @router.get("/r/{code}/replies/{response_id}")
-async def replies(request: Request, app: Crowdspike, room: Room, who: Participant, response_id: str) -> Response:
-    """The LLM's reply to one's own response, as server-sent events; resumes after `Last-Event-ID`."""
+async def replies(request: Request, app: Crowdspike, room: Room, who: Participant, response_id: str, after: str = ""
+) -> Response:
+    """The LLM's reply to one's own response, as server-sent events; resumes after `Last-Event-ID`, or `after` (a page
+    that opens a stream of its own again cannot set the header)."""
     key = f"{who}:{response_id}"
     if not room.state.has(key):
         await room.catch_up()
     response = room.state.responses.get(key)
     if not isinstance(response, Answered | Asked):
         raise ActivityUnknown("There is no such response of yours to reply to.")
-    last_event_id = request.headers.get("last-event-id", "")[:64]
+    last_event_id = request.headers.get("last-event-id", after)[:64]
     events = app.replies.stream(room, response, last_event_id, app.stopping)
     return StreamingResponse(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 

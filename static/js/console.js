@@ -1,0 +1,20 @@
+// The presenter's console. Every control is a plain form; this adds the clock, and a clicker's keys.
+
+import "./live.js";
+import { show } from "./page.js";
+
+const NEXT_KEYS = new Set(["PageDown", "ArrowRight"]);
+
+document.addEventListener("keydown", (event) => {
+  if (!NEXT_KEYS.has(event.key) || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, [tabindex='0'], summary")) return;
+  const primary = document.querySelector("form[data-primary] button, button[data-primary]");
+  if (!primary) return;
+  event.preventDefault();
+  primary.click();
+});
+
+// What was refused is said until the next action comes through.
+document.addEventListener("htmx:after:swap", (event) => {
+  if (event.target.closest?.("#screen")) show(document.querySelector("#refused p"), "");
+});
