@@ -8,7 +8,7 @@ const NEXT_KEYS = new Set(["PageDown", "ArrowRight"]);
 document.addEventListener("keydown", (event) => {
   if (!NEXT_KEYS.has(event.key) || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, textarea, select, [tabindex='0'], summary")) return;
-  const primary = document.querySelector("form[data-primary] button, button[data-primary]");
+  const primary = document.querySelector(".action-primary button");
   if (!primary) return;
   event.preventDefault();
   primary.click();

@@ -9,6 +9,7 @@ import { followReplies, reconnectReplies } from "./replies.js";
 const POLL_MS = 1000;
 const SPREAD_MS = 500;
 const BEACON_MS = 20_000;
+const REFUSAL_SHOWN_MS = 10_000;
 const KEPT = "No connection. Your answer is kept on this phone and will be sent.";
 
 const screen = document.querySelector("#screen");
@@ -38,13 +39,18 @@ async function refresh(wanted = version) {
 
 async function swap(wanted) {
   const started = performance.now();
+  const hadFocus = screen.contains(document.activeElement);
   const { ok, status } = await swapScreen(`/r/${code}/screen?v=${wanted}`);
   if (status === 401 || status === 403) location.reload();
   if (!ok) return false;
   const meta = document.querySelector("#screen-meta").dataset;
   setServerTime(Number(meta.now), performance.now() - started);
   screen.dataset.phase = meta.phase;
-  if (screen.dataset.activity !== meta.activity || meta.version !== screen.dataset.version) scrollTo({ top: 0 });
+  if (screen.dataset.version !== meta.version) {
+    scrollTo({ top: 0 });
+    show(document.querySelector("#announce"), screen.querySelector("h1")?.textContent.trim() ?? "");
+  }
+  if (hadFocus && !screen.contains(document.activeElement)) screen.focus({ preventScroll: true });
   screen.dataset.activity = meta.activity;
   screen.dataset.version = meta.version;
   const nickname = document.querySelector("[data-nickname]:not(#screen-meta)");
@@ -163,8 +169,10 @@ function paint() {
 
 async function stored(item) {
   drafts.forget(item.activity);
+  const question = formOf(item.activity)?.elements.question;
+  if (question) question.value = "";
   await refresh();
-  say(item.activity, "Saved.");
+  show(document.querySelector("#announce"), "Saved.");
 }
 
 async function refused(item, problem) {
@@ -172,19 +180,18 @@ async function refused(item, problem) {
     drafts.forget(item.activity);
     await refresh();
   }
-  say(item.activity, problem.detail ?? "The server did not take this.", true);
+  // Where its form is gone, on top of the page.
+  const status = formOf(item.activity)?.querySelector("[data-outbox-status]") ?? document.querySelector("[data-notice]");
+  status.toggleAttribute("data-refused", true);
+  show(status, problem.detail ?? "The server did not take this.");
+  setTimeout(() => {
+    status.toggleAttribute("data-refused", false);
+    show(status, "");
+  }, REFUSAL_SHOWN_MS);
 }
 
-/** A word about the form of this activity, or on top of the page when its form is gone. */
-function say(activity, text, isError = false) {
-  setTimeout(() => {
-    const form = [...document.querySelectorAll("form[data-outbox]")].find((f) => f.elements.activity_id.value === activity);
-    const status = form?.querySelector("[data-outbox-status]") ?? document.querySelector("[data-notice]");
-    if (!status) return;
-    status.toggleAttribute("data-refused", isError);
-    show(status, text);
-    if (isError || status.hasAttribute("data-notice")) setTimeout(() => show(status, ""), 6000);
-  });
+function formOf(activity) {
+  return [...document.querySelectorAll("form[data-outbox]")].find((f) => f.elements.activity_id.value === activity);
 }
 
 // ---- start

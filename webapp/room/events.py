@@ -187,10 +187,11 @@ RESPONSES: dict[str, type[Response]] = {
 
 
 def encode(event: Control | Response) -> bytes:
-    """One JSON object on one line, keys in a fixed order: equal events give equal bytes."""
+    """One JSON object on one line, keys in a fixed order: equal events give equal bytes. Half a surrogate pair, which a
+    model may send, becomes a question mark: UTF-8 has no place for it."""
     return json.dumps(
         {"type": type(event).__name__.lower(), **asdict(event)}, ensure_ascii=False, separators=(",", ":")
-    ).encode()
+    ).encode(errors="replace")
 
 
 def decode_control(line: bytes) -> Control:

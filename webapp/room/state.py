@@ -122,6 +122,11 @@ class Progress:
         return {draw.prize: draw for draw in self.draws}
 
 
+def _index() -> Any:
+    """A field that says again, sorted, what `responses` says."""
+    return field(default_factory=dict, compare=False, repr=False)
+
+
 @dataclass
 class RoomState:
     """See `fold`. `seq` counts control events; `version` is the seq of the last one that phones must know of."""
@@ -139,12 +144,12 @@ class RoomState:
     renamed: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     responses: dict[str, Response] = field(default_factory=dict)
-    joins: dict[str, list[Joined]] = field(default_factory=dict)
-    names: dict[str, list[Named]] = field(default_factory=dict)
-    answers: dict[str, dict[str, list[Answered]]] = field(default_factory=dict)
-    forms: dict[str, dict[str, list[Surveyed]]] = field(default_factory=dict)
-    asked: dict[str, list[Asked]] = field(default_factory=dict)
-    replies: dict[str, list[Replied]] = field(default_factory=dict)
+    joins: dict[str, list[Joined]] = _index()
+    names: dict[str, list[Named]] = _index()
+    answers: dict[str, dict[str, list[Answered]]] = _index()
+    forms: dict[str, dict[str, list[Surveyed]]] = _index()
+    asked: dict[str, list[Asked]] = _index()
+    replies: dict[str, list[Replied]] = _index()
     _standings: list[Standing] | None = field(default=None, compare=False, repr=False)
 
     # ---- folding
@@ -160,7 +165,7 @@ class RoomState:
                 if self.current != activity:
                     self._close_current(event.at_ms)
                 self.current, self.scene = activity, "auto"
-                progress = self.of(activity)
+                progress = self._progress(activity)
                 progress.revealed_ms = None
                 deadline_ms = None if duration_s is None else event.at_ms + duration_s * 1000
                 progress.windows.append(Window(event.at_ms, deadline_ms))
@@ -168,13 +173,13 @@ class RoomState:
                 self._extend(activity, by_s)
             case Closed(activity=activity, entrants=entrants):
                 self._close(activity, event.at_ms)
-                self.of(activity).entrants = entrants
+                self._progress(activity).entrants = entrants
             case Revealed(activity=activity):
                 self._close(activity, event.at_ms)
-                self.of(activity).revealed_ms = event.at_ms
+                self._progress(activity).revealed_ms = event.at_ms
                 self.scene = "auto"
             case Drawn(activity=activity):
-                self.of(activity).draws.append(event)
+                self._progress(activity).draws.append(event)
             case Shown(scene=scene):
                 self.scene = scene
             case LobbyLocked(on=on):
@@ -208,9 +213,13 @@ class RoomState:
         shelf = self._shelf(event)
         shelf.append(event)
         shelf.sort(key=_age)
-        if isinstance(event, Joined) or (isinstance(event, Answered) and self.of(event.activity).revealed_ms):
+        if any(isinstance(e, Joined | Answered) and self._ranks(e) for e in (event, known)):
             self._standings = None
         return True
+
+    def _ranks(self, event: Joined | Answered) -> bool:
+        """Whether the leaderboard rests on it."""
+        return isinstance(event, Joined) or self.of(event.activity).revealed_ms is not None
 
     def _shelf(self, event: Response) -> list[Any]:
         """Where responses of this kind stand, the oldest first."""
@@ -229,7 +238,7 @@ class RoomState:
                 return self.replies.setdefault(f"{event.participant}:{event.to}", [])
         raise AssertionError(f"no shelf for {type(event).__name__}")
 
-    def of(self, activity: str) -> Progress:
+    def _progress(self, activity: str) -> Progress:
         return self.progress.setdefault(activity, Progress())
 
     def _close_current(self, at_ms: int) -> None:
@@ -247,6 +256,10 @@ class RoomState:
             windows[-1] = replace(windows[-1], deadline_ms=windows[-1].deadline_ms + by_s * 1000)
 
     # ---- reading
+
+    def of(self, activity: str) -> Progress:
+        """How far the activity has come: to be read, not changed."""
+        return self.progress.get(activity) or Progress()
 
     def has(self, key: str) -> bool:
         """Whether the response with this `participant:id` is in the log."""

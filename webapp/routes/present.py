@@ -173,7 +173,7 @@ def _sign_in(request: Request, app: App, token: str) -> Response:
 def _action(form: dict[str, Any]) -> Action:
     known = {f.name: f for f in fields(Action)}
     values: dict[str, Any] = {"id": secrets.token_hex(8), "action": ""}
-    for name, raw in form.items():
+    for name, raw in {"id": form.get("request_id", values["id"]), **form}.items():
         if name not in known:
             continue
         text = str(raw)

@@ -1,0 +1,111 @@
+"""What a run was measured on, what a process used of it, and whether the generator itself kept up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import resource
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+LAG_EVERY_S = 0.05
+LAG_BOUND_MS = 100.0
+"""Above this the generator was itself the bottleneck."""
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of the process so far, user and system, in steps of 10 ms (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most memory that the process has held, in 10^6 bytes (proc(5): VmHWM)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+
+
+def two_cores() -> tuple[int, int] | None:
+    """One core for what is measured and one for the rest; None when this process may use only one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], cores[1]) if len(cores) > 1 else None
+
+
+def allow_connections(count: int) -> None:
+    """Raises the limit of open files for `count` connections, as far as it may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 200
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def description() -> str:
+    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown CPU")
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    return (
+        f"{model}, {cores} cores usable, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}; load average {load:.1f} at the start"
+    )
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def quantiles(values: Iterable[float]) -> str:
+    """p50, p99 and max as text."""
+    ordered = sorted(values)
+    if not ordered:
+        return "none"
+    return f"p50 {at(ordered, 0.50):8.1f}   p99 {at(ordered, 0.99):8.1f}   max {ordered[-1]:8.1f}"
+
+
+def at(ordered: list[float], share: float) -> float:
+    """The value that this share of the ordered values does not exceed (nearest rank)."""
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+
+
+class Watch:
+    """The generator's own figures: how late its event loop woke, in ms, and the share of a core that it used."""
+
+    def __init__(self) -> None:
+        self.lag_ms: list[float] = []
+        self.cpu_share = 0.0
+
+    @property
+    def saturated(self) -> bool:
+        return bool(self.lag_ms) and at(sorted(self.lag_ms), 0.99) > LAG_BOUND_MS
+
+    def report(self) -> str:
+        text = f"generator        loop lag ms {quantiles(self.lag_ms)}   CPU {self.cpu_share:.0%} of a core"
+        if self.saturated:
+            text += "\n                 generator saturated: latencies are upper bounds"
+        return text
+
+
+@asynccontextmanager
+async def watching() -> AsyncIterator[Watch]:
+    watch = Watch()
+    started, cpu_started = time.monotonic(), time.process_time()
+    task = asyncio.create_task(_watch_lag(watch))
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        watch.cpu_share = (time.process_time() - cpu_started) / (time.monotonic() - started)
+
+
+async def _watch_lag(watch: Watch) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        watch.lag_ms.append((loop.time() - due) * 1000)
