@@ -12,7 +12,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -243,10 +243,8 @@ class Phone:
         while True:
             if self._habits.beacons and self.record.poll_ms:
                 body = json.dumps({"rtt_ms": round(self.record.poll_ms[-1]), "misses": min(self._misses, 10)}).encode()
-                try:
+                with suppress(Lost):
                     await self._ask("POST", "/presence", {**_JSON, **self._cookie}, body)
-                except Lost:
-                    pass
             await asyncio.sleep(BEACON_S)
 
     # ---- small steps

@@ -80,7 +80,7 @@ class App:
         return HTMLResponse(html, status)
 
 
-def app_of(request: Request) -> App:
+async def app_of(request: Request) -> App:  # not async, it would go through a thread for each request
     return request.app.state.crowdspike
 
 

@@ -98,7 +98,7 @@ def start_demo(folder: Path, port: int, **environment: str) -> Demo:
             text=True,
         )
     until = time.monotonic() + 30
-    while "Ctrl-C" not in (text := out.read_text()[start:]):
+    while "Ctrl-C" not in (text := out.read_bytes()[start:].decode()):
         assert process.poll() is None and time.monotonic() < until, f"the demo did not start:\n{text}"
         time.sleep(0.05)
     code, token = re.search(r"room (\w{4})", text), re.search(r"token=(\w+)", text)

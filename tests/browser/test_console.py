@@ -53,7 +53,7 @@ def test_nickname_reaches_the_stage_only_when_approved(
     expect(one.page.locator("body")).to_contain_text("<b>Mallory</b>")
     expect(screen(stage.page)).to_contain_text(given)
     expect(screen(stage.page)).not_to_contain_text("Mallory")
-    row = screen(console.page).locator(":is(li, tr, article)").filter(has_text="Mallory").last
+    row = console.page.locator("#moderation li").filter(has_text="Mallory")
     row.get_by_role("button", name=re.compile("^Approve")).first.click()
     expect(screen(stage.page)).to_contain_text("<b>Mallory</b>")
 
@@ -68,7 +68,7 @@ def test_removed_phone_is_told_and_its_answers_do_not_count(console: Guest, phon
         details.first.locator("summary").click()
     row.get_by_role("button", name=re.compile("^Remove")).click()
     room.control("next")
-    expect(screen(one.page)).to_contain_text(re.compile("removed", re.IGNORECASE))
+    expect(screen(one.page)).to_contain_text("no longer in this room")
     expect(screen(two.page)).to_contain_text("Get ready")
 
 
@@ -144,7 +144,7 @@ def test_text_from_phones_is_shown_as_text_everywhere(
     one.page.locator("textarea").fill(attack)
     one.page.get_by_role("button", name="Ask").click()
     expect(one.page.locator(".history")).to_contain_text(attack)
-    row = screen(console.page).locator(":is(li, tr, article)").filter(has_text="onerror").last
+    row = console.page.locator("#moderation li").filter(has_text="onerror")
     row.get_by_role("button", name=re.compile("^Approve")).first.click()
     expect(screen(stage.page)).to_contain_text(attack)
     for page in (one.page, console.page, stage.page):

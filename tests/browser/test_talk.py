@@ -110,8 +110,7 @@ def _quiz(show: Show, quiz: Quiz, phones: list[Guest], plain: Guest, first: bool
     expect(show.console.page.locator("#screen")).to_contain_text(re.compile(rf"{len(phones) + 1}\s+of\s+{len(phones) + 1}"))
     reply = phones[0].page.locator(".reply")
     expect(reply).to_have_attribute("aria-busy", "false")
-    for option in quiz.options:
-        assert "right" not in reply.inner_text().lower(), "the comment does not give the solution away"
+    assert " right" not in reply.inner_text().lower(), "the comment does not give the solution away"
     if first:
         show.look(f"{quiz.id}-answered")
     expect(show.stage.page.locator("#screen")).not_to_contain_text("%")
@@ -126,8 +125,7 @@ def _quiz(show: Show, quiz: Quiz, phones: list[Guest], plain: Guest, first: bool
         show.look(f"{quiz.id}-revealed")
         assert_accessible(phones[1].page, f"{quiz.id} on a small phone")
         picture(phones[1].page, f"{show.step:02d}-{quiz.id}-revealed-small-{show.scheme}")
-        show.press(re.compile("^Leaderboard", re.IGNORECASE), "1")
-        expect(show.stage.page.locator("#screen")).to_contain_text("points")
+        show.press(re.compile("^Leaderboard", re.IGNORECASE), "Leaderboard")
         show.look(f"{quiz.id}-leaderboard")
     plain.page.goto(plain.page.url.partition("?")[0])
     expect(plain.page.locator("body")).to_contain_text(re.compile("Right|Not right"))
@@ -142,14 +140,14 @@ def _ask(show: Show, ask: Ask, steady: Guest, plain: Guest) -> None:
     steady.page.get_by_role("button", name="Ask").click()
     expect(steady.page.locator(".history")).to_contain_text(question)
     expect(steady.page.locator(".reply")).to_have_attribute("aria-busy", "false")
-    assert len(steady.page.locator(".reply-text").inner_text()) > 60
+    assert len(steady.page.locator("[data-reply]").inner_text()) > 60
     expect(steady.page.locator("textarea")).to_have_value("")
     plain.page.goto(plain.page.url.partition("?")[0])
     plain.page.locator("textarea").fill("Is this a real model?")
     plain.page.get_by_role("button", name="Ask").click()
     expect(plain.page.locator("body")).to_contain_text("Saved")
     expect(show.stage.page.locator("#screen")).not_to_contain_text(question)
-    row = show.console.page.locator("#screen :is(li, tr, article)").filter(has_text=question).last
+    row = show.console.page.locator("#moderation li").filter(has_text=question)
     row.get_by_role("button", name=re.compile("^Approve")).click()
     expect(show.stage.page.locator("#screen")).to_contain_text(question)
     row.get_by_role("button", name=re.compile("^Pin")).click()
@@ -176,7 +174,7 @@ def _survey(show: Show, survey: Survey, steady: Guest, shaky: Guest, plain: Gues
     plain.page.get_by_role("button", name=re.compile("^Save")).click()
     expect(plain.page.locator("body")).to_contain_text("Saved")
     show.look("survey-saved")
-    row = show.console.page.locator("#screen :is(li, tr, article)").filter(has_text=quote).last
+    row = show.console.page.locator("#moderation li").filter(has_text=quote).first
     row.get_by_role("button", name=re.compile("^Approve")).click()
     show.console.page.get_by_role("button", name="Close").first.click()
     show.press("Reveal", quote)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.sample_room import ASK, QUIZ, RAFFLE, SEVERAL, SURVEY, T0_MS, SampleRoom
 from webapp.room.commands import SCENES, VERDICTS, CommandRefused
 from webapp.room.events import Answered, Asked, Joined, Named, Replied, Response, Surveyed
-from webapp.room.state import RoomState, name_item, question_item, quote_item
+from webapp.room.state import items
 
 PEOPLE = ("ann", "ben", "cy", "dee")
 ACTIVITIES = (QUIZ.id, SEVERAL.id, ASK.id, SURVEY.id, RAFFLE.id)
@@ -62,22 +62,12 @@ def rooms(draw: st.DrawFn, max_steps: int = 25) -> SampleRoom:
     times = st.integers(T0_MS - 500, room.now_ms + 2500)
     for response in draw(st.lists(responses(times), max_size=25)):
         room.add(response)
-    items = sorted(_items(room.state))
+    said = sorted(item for r in room.state.responses.values() for item in items(r))
     for _ in range(draw(st.integers(0, 4))):
-        if items:
-            room.do(draw(st.sampled_from(sorted(VERDICTS))), item=draw(st.sampled_from(items)))
+        if said:
+            room.do(draw(st.sampled_from(sorted(VERDICTS))), item=draw(st.sampled_from(said)))
         if who := sorted(p for p in PEOPLE if room.state.join(p)):
             participant = draw(st.sampled_from(who))
             room.do(draw(st.sampled_from(["remove", "restore"])), participant=participant)
         room.do("show", scene=draw(st.sampled_from(SCENES)))
     return room
-
-
-def _items(state: RoomState) -> set[str]:
-    """What a presenter may give a verdict on."""
-    forms = [form for shelf in state.forms.get(SURVEY.id, {}).values() for form in shelf]
-    return (
-        {question_item(q) for shelf in state.asked.values() for q in shelf}
-        | {name_item(n) for shelf in state.names.values() for n in shelf}
-        | {quote_item(form, field) for form in forms for field in form.values}
-    )

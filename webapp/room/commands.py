@@ -22,7 +22,7 @@ from webapp.room.events import (
     Revealed,
     Shown,
 )
-from webapp.room.state import Phase, RoomState
+from webapp.room.state import Phase, RoomState, items
 from webapp.talk.model import Activity, Kind, Quiz, Raffle
 
 SCENES = ("auto", "lobby", "leaderboard", "questions", "podium")
@@ -158,12 +158,14 @@ def _draw(state: RoomState, action: Action, now_ms: int) -> Control:
             if action.prize in progress.winners
             else "This prize has not been drawn yet."
         )
+    if not progress.entrants:
+        raise CommandRefused("There are no tickets yet. Reopen the raffle, then close it: that freezes them.")
     owners = {state.ticket(p): p for p in state.present}
     gone = {ticket for ticket in progress.entrants if ticket not in owners}
     drawn = {draw.ticket for draw in progress.draws}
     ticket = raffle.next_winner(state.info.seed, progress.entrants, drawn | gone)
     if ticket is None:
-        raise CommandRefused("Every ticket has been drawn." if drawn else "Nobody entered the raffle.")
+        raise CommandRefused("Every ticket has been drawn, or its owner was removed.")
     return Drawn(
         id=action.id,
         at_ms=now_ms,
@@ -183,7 +185,7 @@ def _show(state: RoomState, action: Action, now_ms: int) -> Control:
 
 def _moderate(state: RoomState, action: Action, now_ms: int) -> Control:
     response = state.responses.get(":".join(action.item.split(":")[1:3]))
-    if response is None or action.item.split(":")[0] not in ("q", "n", "t"):
+    if response is None or action.item not in items(response):
         raise CommandRefused("That question, quote or nickname is not in this room.")
     return Moderated(id=action.id, at_ms=now_ms, item=action.item, verdict=VERDICTS[action.action])
 

@@ -57,8 +57,16 @@ def clean_line(text: str) -> str:
     """One line of a person's text: normalised (NFC), control, format and unassigned characters removed, spaces folded.
 
     Directional and zero-width characters go too: they could make a name on the stage read as another. The joiner inside
-    an emoji stays.
+    an emoji, or after a sign as some Indic words need it, stays.
     """
     text = unicodedata.normalize("NFC", text)
-    kept = (c if unicodedata.category(c)[0] != "C" or c == "\u200d" else " " for c in text)
+    kept = (c if unicodedata.category(c)[0] != "C" or _joins(text, i) else " " for i, c in enumerate(text))
     return " ".join("".join(kept).split())
+
+
+def _joins(text: str, i: int) -> bool:
+    """Whether `text[i]` is a joiner that changes how its neighbours look, not one that hides between letters."""
+    if text[i] != "\u200d" or not 0 < i < len(text) - 1:
+        return False
+    before, behind = unicodedata.category(text[i - 1]), unicodedata.category(text[i + 1])
+    return before in ("So", "Sk", "Mn", "Mc") and behind[0] not in "CZ"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from webapp.room import raffle
@@ -37,20 +36,9 @@ from webapp.room.events import (
     Surveyed,
     encode,
 )
+from webapp.room.progress import Phase, Progress, Window
 from webapp.room.scoring import Mark, Standing, mark, standings
 from webapp.talk.model import Activity, Kind, Quiz, Talk, from_json, to_json
-
-GRACE_MS = 1000
-"""A response received this long after closing still counts: it was tapped in time and travelled."""
-
-
-class Phase(StrEnum):
-    """`ready` comes before `open`: the room sees that the activity is next, and the clock has not started."""
-
-    READY = "ready"
-    OPEN = "open"
-    CLOSED = "closed"
-    REVEALED = "revealed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,58 +63,6 @@ class RoomInfo:
         return RoomInfo(data["code"], from_json(data["talk"]), data["created_ms"], data["seed"])
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One time for which an activity was open. `deadline_ms` None: until it is closed."""
-
-    opened_ms: int
-    deadline_ms: int | None
-    closed_ms: int | None = None
-
-    @property
-    def end_ms(self) -> int | None:
-        ends = [end for end in (self.deadline_ms, self.closed_ms) if end is not None]
-        return min(ends) if ends else None
-
-    def takes(self, at_ms: int) -> bool:
-        end_ms = self.end_ms
-        return self.opened_ms <= at_ms and (end_ms is None or at_ms <= end_ms + GRACE_MS)
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far one activity has come."""
-
-    windows: list[Window] = field(default_factory=list)
-    revealed_ms: int | None = None
-    entrants: tuple[str, ...] = ()
-    draws: list[Drawn] = field(default_factory=list)
-
-    def phase(self, now_ms: int) -> Phase:
-        if self.revealed_ms is not None:
-            return Phase.REVEALED
-        if not self.windows:
-            return Phase.READY
-        end_ms = self.windows[-1].end_ms
-        return Phase.OPEN if end_ms is None or now_ms < end_ms else Phase.CLOSED
-
-    def window(self, at_ms: int) -> Window | None:
-        """The window that takes a response received at `at_ms`; None when it came too early or too late."""
-        if self.revealed_ms is not None and at_ms > self.revealed_ms:
-            return None
-        return next((w for w in self.windows if w.takes(at_ms)), None)
-
-    @property
-    def winners(self) -> dict[int, Drawn]:
-        """The last draw of each prize: an earlier one was absent."""
-        return {draw.prize: draw for draw in self.draws}
-
-
-def _index() -> Any:
-    """A field that says again, sorted, what `responses` says."""
-    return field(default_factory=dict, compare=False, repr=False)
-
-
 @dataclass
 class RoomState:
     """See `fold`. `seq` counts control events; `version` is the seq of the last one that phones must know of."""
@@ -144,12 +80,16 @@ class RoomState:
     renamed: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     responses: dict[str, Response] = field(default_factory=dict)
-    joins: dict[str, list[Joined]] = _index()
-    names: dict[str, list[Named]] = _index()
-    answers: dict[str, dict[str, list[Answered]]] = _index()
-    forms: dict[str, dict[str, list[Surveyed]]] = _index()
-    asked: dict[str, list[Asked]] = _index()
-    replies: dict[str, list[Replied]] = _index()
+    # From here on `responses` again, sorted:
+    joins: dict[str, list[Joined]] = field(default_factory=dict, compare=False, repr=False)
+    names: dict[str, list[Named]] = field(default_factory=dict, compare=False, repr=False)
+    answers: dict[str, dict[str, list[Answered]]] = field(default_factory=dict, compare=False, repr=False)
+    forms: dict[str, dict[str, list[Surveyed]]] = field(default_factory=dict, compare=False, repr=False)
+    asked: dict[str, list[Asked]] = field(default_factory=dict, compare=False, repr=False)
+    replies: dict[str, list[Replied]] = field(default_factory=dict, compare=False, repr=False)
+    # Worked out when first read, and kept until what they rest on may have changed: a thousand screens ask at once.
+    _present: list[str] | None = field(default=None, compare=False, repr=False)
+    _tallies: dict[str, tuple[dict[str, int], int]] = field(default_factory=dict, compare=False, repr=False)
     _standings: list[Standing] | None = field(default=None, compare=False, repr=False)
 
     # ---- folding
@@ -197,7 +137,8 @@ class RoomState:
                 self.archived_ms = event.at_ms
         if not isinstance(event, Shown | ModerationSet | Moderated | Renamed | Removed | LobbyLocked):
             self.version = self.seq
-        self._standings = None
+        self._present = self._standings = None
+        self._tallies.clear()
 
     def add(self, event: Response) -> bool:
         """A response, in any order; False when the room has it already.
@@ -213,8 +154,13 @@ class RoomState:
         shelf = self._shelf(event)
         shelf.append(event)
         shelf.sort(key=_age)
-        if any(isinstance(e, Joined | Answered) and self._ranks(e) for e in (event, known)):
-            self._standings = None
+        for changed in (event, known):
+            if isinstance(changed, Joined):
+                self._present = None
+            elif isinstance(changed, Answered):
+                self._tallies.pop(changed.activity, None)
+            if isinstance(changed, Joined | Answered) and self._ranks(changed):
+                self._standings = None
         return True
 
     def _ranks(self, event: Joined | Answered) -> bool:
@@ -279,11 +225,13 @@ class RoomState:
 
     @property
     def present(self) -> list[str]:
-        """Everybody who joined and was not removed, the first to join first."""
-        return sorted(
-            (p for p, joins in self.joins.items() if joins and p not in self.removed),
-            key=lambda p: (*_age(self.joins[p][0]), p),
-        )
+        """Everybody who joined and was not removed, the first to join first. To be read only."""
+        if self._present is None:
+            self._present = sorted(
+                (p for p, joins in self.joins.items() if joins and p not in self.removed),
+                key=lambda p: (*_age(self.joins[p][0]), p),
+            )
+        return self._present
 
     def answer(self, activity: str, participant: str) -> Answered | None:
         """The answer that counts: the first that came while the question was open."""
@@ -335,13 +283,21 @@ class RoomState:
         return mark(quiz, answer.choice, answer.at_ms - window.opened_ms, self.talk.scoring)
 
     def distribution(self, quiz: Quiz) -> dict[str, int]:
-        """How many chose each option, by option id."""
-        counts = {option.id: 0 for option in quiz.options}
-        for answer in self.counted_answers(quiz.id):
-            for option in answer.choice:
-                if option in counts:
-                    counts[option] += 1
-        return counts
+        """How many chose each option, by option id. To be read only."""
+        return self.tally(quiz)[0]
+
+    def tally(self, quiz: Quiz) -> tuple[dict[str, int], int]:
+        """The distribution, and how many answers count."""
+        known = self._tallies.get(quiz.id)
+        if known is None:
+            counts, total = {option.id: 0 for option in quiz.options}, 0
+            for answer in self.counted_answers(quiz.id):
+                total += 1
+                for option in answer.choice:
+                    if option in counts:
+                        counts[option] += 1
+            known = self._tallies[quiz.id] = (counts, total)
+        return known
 
     def standings(self) -> list[Standing]:
         """The leaderboard over all revealed questions, kept until something that it rests on changes."""
@@ -405,6 +361,18 @@ def name_item(named: Named) -> str:
 
 def quote_item(form: Surveyed, field_id: str) -> str:
     return f"t:{form.key}:{field_id}"
+
+
+def items(response: Response) -> set[str]:
+    """What the presenter may give a verdict on."""
+    match response:
+        case Asked():
+            return {question_item(response)}
+        case Named():
+            return {name_item(response)}
+        case Surveyed(values=values):
+            return {quote_item(response, field_id) for field_id in values}
+    return set()
 
 
 def fold(info: RoomInfo, control: Iterable[Control], responses: Iterable[Response]) -> RoomState:

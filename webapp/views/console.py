@@ -206,8 +206,7 @@ def _draws(state: RoomState, activity: Raffle) -> list[Button]:
 
 
 def _options(state: RoomState, quiz: Quiz) -> tuple[OptionView, ...]:
-    counts = state.distribution(quiz)
-    total = sum(1 for _ in state.counted_answers(quiz.id))
+    counts, total = state.tally(quiz)
     return tuple(
         OptionView(o.id, o.text, False, o.correct, counts[o.id], round(100 * counts[o.id] / total) if total else 0)
         for o in quiz.options

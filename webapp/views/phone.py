@@ -108,8 +108,7 @@ def ordinal(state: RoomState, activity: Activity) -> tuple[int, int]:
 def options(state: RoomState, quiz: Quiz, phase: Phase, chosen: tuple[str, ...] = ()) -> tuple[OptionView, ...]:
     """The options as they may be shown in `phase`: counts once closed, solutions once revealed."""
     revealed, counted = phase is Phase.REVEALED, phase in (Phase.CLOSED, Phase.REVEALED)
-    counts = state.distribution(quiz) if counted else {}
-    total = sum(1 for _ in state.counted_answers(quiz.id)) if counted else 0
+    counts, total = state.tally(quiz) if counted else ({}, 0)
     return tuple(
         OptionView(
             id=o.id,

@@ -193,7 +193,7 @@ def _result(state: RoomState, survey: Survey, f: Field) -> FieldResult:
     forms = [form for form in state.counted_forms(survey.id) if form.values.get(f.id) not in (None, "", [])]
     if f.kind is FieldKind.TEXT:
         shown = [form for form in forms if state.may_show(quote_item(form, f.id))]
-        shown.sort(key=lambda form: (state.verdict(quote_item(form, f.id)) != "pinned", form.at_ms, form.id))
+        shown.sort(key=lambda form: (state.verdict(quote_item(form, f.id)) != "pinned", form.at_ms, form.key))
         quotes = tuple(str(form.values[f.id]) for form in shown[:QUOTE_ROWS])
         return FieldResult(f.label, str(f.kind), len(forms), quotes=quotes)
     labels: list = list(range(1, f.scale + 1)) if f.kind is FieldKind.RATING else list(f.options)
