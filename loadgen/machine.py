@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LAG_EVERY_S = 0.05
@@ -72,12 +73,12 @@ def at(ordered: list[float], share: float) -> float:
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
+@dataclass
 class Watch:
-    """The generator's own figures: how late its event loop woke, in ms, and the share of a core that it used."""
+    """The generator's own figures: how late its event loop woke, and the share of a core that it used."""
 
-    def __init__(self) -> None:
-        self.lag_ms: list[float] = []
-        self.cpu_share = 0.0
+    lag_ms: list[float] = field(default_factory=list)
+    cpu_share: float = 0.0
 
     @property
     def saturated(self) -> bool:

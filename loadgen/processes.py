@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 TOKEN = "loadgen-presenter"
@@ -22,16 +23,22 @@ class NotReady(Exception):
 
 
 class Process:
-    """A server on 127.0.0.1. What it prints goes to the file `log`."""
+    """A server on 127.0.0.1. What it prints goes to the file `log`; with a `core` it runs on that one alone."""
 
     def __init__(
-        self, command: list[str], port: int, ready_path: str, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        command: list[str],
+        port: int,
+        ready_path: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        core: int | None = None,
     ) -> None:
         self.port = port
         self._ready_path = ready_path
         self._log = log
         ours = {k: v for k, v in os.environ.items() if k != "INFERENCE_URL" and not k.startswith("CROWDSPIKE_")}
-        with log.open("ab") as file:
+        with log.open("ab") as file, _on(core):
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -104,19 +111,34 @@ def web_app(
     talk: Path | None = None,
     inference_url: str = "",
     environment: Mapping[str, str] | None = None,
+    core: int | None = None,
 ) -> Process:
     """The web app, whose presenter token is `TOKEN`; not ready yet."""
     port = port or free_port()
     command = [sys.executable, "-m", "webapp.cli", "serve", "--port", str(port), "--store", store]
     command += ["--talk", str(talk)] if talk else []
     command += ["--inference-url", inference_url] if inference_url else []
-    return Process(command, port, "/healthz", log, {"CROWDSPIKE_PRESENTER_TOKEN": TOKEN, **(environment or {})})
+    return Process(command, port, "/healthz", log, {"CROWDSPIKE_PRESENTER_TOKEN": TOKEN, **(environment or {})}, core)
 
 
 def engine(log: Path, *options: str) -> Process:
     """A simulated replica; not ready yet. `options` as `crowdspike engine --help` lists them."""
     port = free_port()
     return Process([sys.executable, "-m", "inference.engine", "--port", str(port), *options], port, "/health", log)
+
+
+@contextmanager
+def _on(core: int | None) -> Iterator[None]:
+    """A process that is started in the block inherits this core."""
+    if core is None:
+        yield
+        return
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ours)
 
 
 def free_port() -> int:

@@ -45,9 +45,11 @@ activities:
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    engine: Process
+    """`core` is the web app's own, if there is one to spare."""
+
     web: Process
     store: Path
+    core: int | None
 
 
 @contextmanager
@@ -63,12 +65,11 @@ def stand(*engine_options: str) -> Iterator[Stand]:
         replica = engine(folder / "engine.log", *engine_options)
         try:
             replica.wait_ready()
-            web = web_app(folder / "web.log", str(folder / "store"), talk=talk, inference_url=replica.url)
+            core = cores[0] if cores else None
+            web = web_app(folder / "web.log", str(folder / "store"), talk=talk, inference_url=replica.url, core=core)
             try:
-                if cores:
-                    os.sched_setaffinity(web.pid, {cores[0]})
                 web.wait_ready()
-                yield Stand(replica, web, folder / "store")
+                yield Stand(web, folder / "store", core)
             finally:
                 web.end()
         finally:

@@ -161,6 +161,7 @@ async def read_form(request: Request) -> dict[str, Any]:
     if content_type == "application/json":
         try:
             data = json.loads(await request.body())
+            json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could not be stored
         except (ValueError, RecursionError) as error:
             raise BadForm(f"The body is not JSON: {error}"[:200]) from error
         if not isinstance(data, dict):

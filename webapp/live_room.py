@@ -51,6 +51,7 @@ class LiveRoom:
         self._control_lock = asyncio.Lock()
         self._tail_lock = asyncio.Lock()
         self._answering: dict[tuple[str, str], str] = {}
+        self._asking: dict[tuple[str, str], set[str]] = {}
         self._watchers: set[asyncio.Event] = set()
         self._beacons: dict[str, Presence] = {}
         self.responses = GroupCommitter(store, f"{self._prefix}responses/", writer, on_committed=self._take_lines)
@@ -141,14 +142,19 @@ class LiveRoom:
         if stored is not None:
             return stored
         await self._admit(response)
-        if not isinstance(response, Answered):
+        if isinstance(response, Answered):
+            slot = (response.participant, response.activity)
+            if self._answering.setdefault(slot, response.id) != response.id:
+                raise AlreadyAnswered("Your first answer is being saved; only one counts.")
             await self.append(response)
-            return self.state.responses[response.key]
-        slot = (response.participant, response.activity)
-        if self._answering.setdefault(slot, response.id) != response.id:
-            raise AlreadyAnswered("Your first answer is being saved; only one counts.")
-        await self.append(response)
-        self._answering.pop(slot, None)
+            self._answering.pop(slot, None)
+        elif isinstance(response, Asked):
+            asking = self._asking.setdefault((response.participant, response.activity), set())
+            asking.add(response.id)
+            await self.append(response)
+            asking.discard(response.id)
+        else:
+            await self.append(response)
         return self.state.responses[response.key]
 
     async def append(self, response: Response) -> None:
@@ -188,8 +194,9 @@ class LiveRoom:
                 return AlreadyAnswered("You have answered already; the first answer counts.", kept=list(kept.choice))
         activity = state.talk.activity(response.activity)
         if isinstance(activity, Ask):
-            mine = sum(1 for q in state.asked.get(response.participant, ()) if q.activity == activity.id)
-            if mine >= activity.max_questions:
+            stored = {q.id for q in state.asked.get(response.participant, ()) if q.activity == activity.id}
+            mine = stored | self._asking.get((response.participant, activity.id), set())
+            if len(mine - {response.id}) >= activity.max_questions:
                 return NoQuestionsLeft(f"Each phone has {activity.max_questions} questions; yours are used.")
         return None
 

@@ -171,7 +171,7 @@ def _body(room: LiveRoom, response: Response) -> dict | None:
 
 async def _follow(reply: LiveReply, last_event_id: str, stopping: asyncio.Event) -> AsyncIterator[bytes]:
     making, _, count = last_event_id.partition(":")
-    sent = int(count) if making == reply.making and count.isdigit() else 0
+    sent = min(int(count), len(reply.text)) if making == reply.making and count.isdecimal() else 0
     if last_event_id and making != reply.making:
         yield _event("restart", None)
     loop = asyncio.get_running_loop()

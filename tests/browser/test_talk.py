@@ -29,6 +29,9 @@ class Show:
 
     def look(self, name: str) -> None:
         self.step += 1
+        version = self.room.demo.call("GET", f"/r/{self.room.code}/state")["version"]
+        for phone in self.phones:
+            expect(phone.page.locator("#screen")).to_have_attribute("data-version", str(version))
         for who, guest in (("stage", self.stage), ("console", self.console), ("phone", self.phones[0])):
             where = f"{self.step:02d}-{name}-{who}-{self.scheme}"
             picture(guest.page, where)
@@ -125,7 +128,7 @@ def _quiz(show: Show, quiz: Quiz, phones: list[Guest], plain: Guest, first: bool
         show.look(f"{quiz.id}-revealed")
         assert_accessible(phones[1].page, f"{quiz.id} on a small phone")
         picture(phones[1].page, f"{show.step:02d}-{quiz.id}-revealed-small-{show.scheme}")
-        show.press(re.compile("^Leaderboard", re.IGNORECASE), "Leaderboard")
+        show.press(re.compile("^Leaderboard", re.IGNORECASE), re.compile("Leaderboard|Final standings"))
         show.look(f"{quiz.id}-leaderboard")
     plain.page.goto(plain.page.url.partition("?")[0])
     expect(plain.page.locator("body")).to_contain_text(re.compile("Right|Not right"))
@@ -150,6 +153,7 @@ def _ask(show: Show, ask: Ask, steady: Guest, plain: Guest) -> None:
     row = show.console.page.locator("#moderation li").filter(has_text=question)
     row.get_by_role("button", name=re.compile("^Approve")).click()
     expect(show.stage.page.locator("#screen")).to_contain_text(question)
+    show.console.page.locator("#items-shown summary").click()
     row.get_by_role("button", name=re.compile("^Pin")).click()
     show.look("ask-approved")
     show.console.page.get_by_role("button", name="Close").first.click()
@@ -205,13 +209,11 @@ def _raffle(show: Show, raffle: Raffle, phones: list[Guest]) -> None:
 
 
 def _end(show: Show, guest: Any) -> None:
-    show.press(re.compile("^Podium", re.IGNORECASE), "1")
+    show.press(re.compile("^Podium", re.IGNORECASE), "10 right")
     show.look("podium")
     show.console.page.on("dialog", lambda dialog: dialog.accept())
-    archive = show.console.page.get_by_role("button", name=re.compile("^Archive"))
-    if not archive.is_visible():
-        show.console.page.locator("details").filter(has=archive).last.locator("> summary").click()
-    archive.click()
+    show.console.page.locator("#room-more > summary").click()
+    show.console.page.get_by_role("button", name=re.compile("^Archive")).click()
     expect(show.phones[0].page.locator("#screen")).to_contain_text(re.compile("over", re.IGNORECASE))
     show.look("ended")
     visitor = guest(PHONE, color_scheme=show.scheme)

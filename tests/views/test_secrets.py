@@ -40,9 +40,7 @@ def test_nothing_tells_the_solution_before_it_is_shown() -> None:
         seen = [(phone(room), phone(room, "ann"), stage(room)) for room in (one, other)]
         if seen[0] != seen[1]:
             told.append(at)
-    assert told[0] == "q1 revealed"
-    assert not {"q1 ready", "q1 open", "q1 answered", "q1 closed"} & set(told)
-    assert not {"q2 ready", "q2 open", "q2 answered", "q2 closed"} & set(told)
+    assert told == ["q1 revealed", "q1 leaderboard", "q2 revealed", "q2 leaderboard", "archived"]
 
 
 def test_a_reopened_question_hides_its_solution_again() -> None:
@@ -156,10 +154,8 @@ def test_no_text_of_a_phone_is_on_stage_before_the_presenter_lets_it(activity: s
     assert not shown()
 
 
-@pytest.mark.parametrize(("activity", "say"), SAY)
+@pytest.mark.parametrize(("activity", "say"), [row for row in SAY if row[0] != RAFFLE.id])  # a prize stays won
 def test_what_a_removed_participant_said_leaves_the_stage(activity: str, say) -> None:
-    if activity == RAFFLE.id:
-        pytest.skip("a winner keeps the prize until it is redrawn")
     room = SampleRoom(replace(TALK, moderation=False)).join("ann", "ben").start(activity)
     say(room.after(1), "UNHEARD")
     if activity in (QUIZ.id, SURVEY.id):
@@ -190,18 +186,17 @@ def test_the_seed_is_nowhere_before_the_first_draw() -> None:
 
 
 def test_no_participants_id_is_ever_on_stage_or_on_anothers_phone() -> None:
-    room = SampleRoom()
-    room.do("moderation", on=False)
     people = {"ann": "1d0000000000000a", "ben": "1d0000000000000b", "cy": "1d0000000000000c"}
 
     class Renamed(SampleRoom):
         def add(self, response):
-            return super().add(replace(response, participant=people[response.participant]))
+            return super().add(replace(response, participant=people.get(response.participant, response.participant)))
 
     room = Renamed()
     room.do("moderation", on=False)
     for at in tour(room):
-        seen = [repr(phone_screen(room.state, people["cy"], room.now_ms))]
+        others = repr(phone_screen(room.state, people["cy"], room.now_ms)).replace(people["cy"], "mine")
+        seen = [others]
         if at != "archived":
             for scene in (*SCENES[1:], "auto"):
                 room.do("show", scene=scene)

@@ -63,6 +63,8 @@ async def scan(room: Room) -> Response:
 @router.get("/r/{code}")
 async def phone(request: Request, app: Crowdspike, room: Room, who: Visitor, notice: str = "") -> Response:
     talk = room.info.talk
+    if request.path_params["code"] != room.info.code:
+        return RedirectResponse(f"/r/{room.info.code}", 303)  # the cookie is for the one spelling
     if who is None:
         if room.state.archived_ms is not None:
             raise RoomEnded("This talk is over. If another one is on, type its code.")

@@ -81,7 +81,7 @@ async def make_room(request: Request, app: Crowdspike) -> Response:
     number = str(form.get("talk", "0"))
     if same_as is not None:
         talk = (await app.rooms.get(same_as)).info.talk
-    elif number.isascii() and number.isdigit() and int(number) < len(app.talks):
+    elif number.isascii() and number.isdigit() and len(number) < 5 and int(number) < len(app.talks):
         talk = app.talks[int(number)]
     else:
         raise BadForm(f"talk must be a number from 0 to {len(app.talks) - 1}, or give same_as a room's code.")

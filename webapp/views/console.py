@@ -16,7 +16,7 @@ AWAY_AFTER_MS = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a phone last said of its link. `rtt_ms` is the median of its last polls; `misses` failed ones of the last 10."""
+    """What a phone last said of its link. `rtt_ms`: median of its last polls; `misses`: failed ones of the last 10."""
 
     seen_ms: int
     rtt_ms: int

@@ -9,7 +9,22 @@ from webapp.room import raffle
 from webapp.room.names import NICKNAME_MAX
 from webapp.room.scoring import Mark, Standing
 from webapp.room.state import Phase, RoomState
-from webapp.talk.model import Activity, Ask, Quiz, Raffle, Survey
+from webapp.talk.model import Activity, Ask, Code, Kind, Picture, Quiz, Raffle, Survey
+
+
+@dataclass(frozen=True, slots=True)
+class QuizView:
+    """A question as it may be shown: the options stand apart; `explanation` is empty until the solution is known."""
+
+    id: str
+    title: str
+    time_limit_s: int
+    points: int
+    several: bool
+    explanation: str
+    code: Code | None
+    picture: Picture | None
+    kind: Kind = Kind.QUIZ
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,7 @@ class PhoneScreen:
     nickname_pending: bool = False
     nickname_max: int = NICKNAME_MAX
     phase: Phase | None = None
-    activity: Activity | None = None
+    activity: QuizView | Ask | Survey | Raffle | None = None
     number: int = 0
     of_total: int = 0
     deadline_ms: int | None = None
@@ -103,6 +118,22 @@ def ordinal(state: RoomState, activity: Activity) -> tuple[int, int]:
     """(3, 9) for the third of nine activities of this kind."""
     same = [a.id for a in state.talk.activities if a.kind is activity.kind]
     return same.index(activity.id) + 1, len(same)
+
+
+def public(activity: Activity, phase: Phase) -> QuizView | Ask | Survey | Raffle:
+    """The activity without what nobody may know in this phase."""
+    if not isinstance(activity, Quiz):
+        return activity
+    return QuizView(
+        id=activity.id,
+        title=activity.title,
+        time_limit_s=activity.time_limit_s,
+        points=activity.points,
+        several=activity.several,
+        explanation=activity.explanation if phase is Phase.REVEALED else "",
+        code=activity.code,
+        picture=activity.picture,
+    )
 
 
 def options(state: RoomState, quiz: Quiz, phase: Phase, chosen: tuple[str, ...] = ()) -> tuple[OptionView, ...]:
@@ -147,7 +178,7 @@ def phone_screen(state: RoomState, participant: str, now_ms: int, live: Mapping[
     common |= {
         "name": str(activity.kind),
         "phase": progress.phase(now_ms),
-        "activity": activity,
+        "activity": public(activity, progress.phase(now_ms)),
         "number": number,
         "of_total": of_total,
         "deadline_ms": window.deadline_ms if window else None,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from webapp.room import raffle
 from webapp.room.state import Phase, RoomState, quote_item
-from webapp.talk.model import Activity, Field, FieldKind, Kind, Quiz, Raffle, Survey
-from webapp.views.phone import OptionView, options, ordinal
+from webapp.talk.model import Activity, Ask, Field, FieldKind, Kind, Quiz, Raffle, Survey
+from webapp.views.phone import OptionView, QuizView, options, ordinal, public
 
 BOARD_ROWS = 8
 QUESTION_ROWS = 4
@@ -66,7 +66,8 @@ class PrizeView:
 
 @dataclass(frozen=True, slots=True)
 class StageScreen:
-    """`name` is the template: `lobby`, `quiz`, `leaderboard`, `podium`, `ask`, `questions`, `survey`, `raffle`, `ended`."""
+    """`name` is the template: `lobby`, `quiz`, `leaderboard`, `podium`, `ask`, `questions`, `survey`, `raffle`,
+    `ended`."""
 
     name: str
     code: str
@@ -80,7 +81,7 @@ class StageScreen:
     simulated: bool
     locked: bool
     phase: Phase | None = None
-    activity: Activity | None = None
+    activity: QuizView | Ask | Survey | Raffle | None = None
     number: int = 0
     of_total: int = 0
     deadline_ms: int | None = None
@@ -127,7 +128,7 @@ def stage_screen(
         window = progress.windows[-1] if progress.windows else None
         number, of_total = ordinal(state, activity)
         common |= {
-            "activity": activity,
+            "activity": public(activity, progress.phase(now_ms)),
             "phase": progress.phase(now_ms),
             "number": number,
             "of_total": of_total,
