@@ -1,4 +1,4 @@
-"""Our processes for tests, real and on loopback: a web app, a simulated replica, an S3 server. Each ends with its block.
+"""Our processes for tests, real and on loopback: web app, simulated replica, S3 server. Each ends with its block.
 
 A `Process` (see loadgen.processes) has `url`, `pid`, `log()`, `kill()` for kill -9 and `send()` for other signals.
 """

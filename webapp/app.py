@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,13 +21,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.pool import Pool
 from webapp.context import App, now_ms, wants_html
-from webapp.errors import HTTP, RETRY_AFTER_S, ActivityClosed, AlreadyAnswered, CookieForged, NotJoined, TokenNeeded
+from webapp.errors import (
+    HTTP,
+    RETRY_AFTER_S,
+    ActivityClosed,
+    AlreadyAnswered,
+    CookieForged,
+    NotJoined,
+    NotSaved,
+    TokenNeeded,
+)
 from webapp.gateway.asgi import GatewayApp
 from webapp.gateway.gateway import Gateway
 from webapp.gateway.metrics import Metrics
 from webapp.identity import PARTICIPANT_COOKIE, Signer
 from webapp.log.open import open_store
-from webapp.log.store import AlreadyExists, NotFound, Store
+from webapp.log.store import AlreadyExists, NotFound, Store, StoreError
 from webapp.replies import Replies
 from webapp.rooms import Rooms
 from webapp.routes import health, phone, present, stage, static
@@ -35,6 +45,8 @@ from webapp.security import Guard
 from webapp.settings import Settings
 from webapp.talk.model import Talk
 from webapp.templating import environment, static_build
+
+log = logging.getLogger("crowdspike.app")
 
 SECRET_KEY = "server/secret.json"
 DROP_UNUSED_EVERY_S = 60
@@ -123,6 +135,7 @@ def _pages(parts: App, build: str) -> ASGIApp:
     app.include_router(present.private)
     for error in HTTP:
         app.add_exception_handler(error, _refuse)
+    app.add_exception_handler(StoreError, _refuse_store)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_parameter)
     app.add_exception_handler(Exception, _fail)
@@ -151,6 +164,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, CookieForged):
         response.delete_cookie(PARTICIPANT_COOKIE, path=f"/r/{code}")
     return response
+
+
+async def _refuse_store(request: Request, error: Exception) -> Response:
+    log.warning("%s %s: %s", request.method, request.url.path, error)
+    return await _refuse(request, NotSaved("The store does not answer just now. Try again in a few seconds."))
 
 
 def _problem(request: Request, status: int, title: str, detail: str, extra: dict | None = None) -> Response:

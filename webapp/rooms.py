@@ -12,7 +12,7 @@ from random import SystemRandom
 from webapp.errors import NotSaved, RoomUnknown
 from webapp.live_room import LiveRoom
 from webapp.log.segments import new_writer_id
-from webapp.log.store import AlreadyExists, NotFound, Store, StoreUnavailable
+from webapp.log.store import AlreadyExists, NotFound, Store, StoreError
 from webapp.room.names import normal_code, room_code
 from webapp.room.state import RoomInfo
 from webapp.talk.model import Talk
@@ -59,7 +59,7 @@ class Rooms:
                 await self.store.create(f"rooms/{code}/room.json", body)
             except AlreadyExists:
                 continue
-            except StoreUnavailable as error:
+            except StoreError as error:
                 raise NotSaved("The store does not answer. No room was made; try again.") from error
             self._unknown.pop(code, None)
             return await self.get(code)
@@ -98,7 +98,8 @@ class Rooms:
                 self._unknown.clear()
             self._unknown[code] = now_s + UNKNOWN_FOR_S
             raise RoomUnknown(f"There is no room {code!r}. Check the four letters on the screen.") from None
-        except StoreUnavailable as error:
+        except StoreError as error:
+            log.warning("room %s cannot be read: %s", code, error)
             raise NotSaved("The store does not answer just now.") from error
         self._live[code] = room
         self._tails[code] = asyncio.create_task(self._keep(room))
@@ -118,7 +119,7 @@ class Rooms:
         try:
             codes = await self.store.folders("rooms/")
             bodies = await asyncio.gather(*(self.store.get(f"rooms/{code}/room.json") for code in codes))
-        except StoreUnavailable as error:
+        except StoreError as error:
             raise NotSaved("The store does not answer just now.") from error
         rows = []
         for body in bodies:

@@ -87,11 +87,11 @@ async def test_cookies_and_queries_neither_change_nor_enter_what_is_cached(room:
     client.close()
 
 
-async def test_the_web_app_says_how_long_the_state_is_kept(room: Edge) -> None:
-    client = room.client()
+async def test_a_change_reaches_those_who_poll_the_cache(room: Edge) -> None:
+    client, path = room.client(), f"/r/{room.code}/state"
     version = await room.presenter.control(room.code, "next")
     async with asyncio.timeout(10):
-        while json.loads((await client.request("GET", f"/r/{room.code}/state")).body)["version"] != version:
+        while json.loads((await client.request("GET", path)).body)["version"] != version:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     client.close()
 

@@ -197,3 +197,18 @@ async def test_two_processes_take_a_phones_answers_as_one(web: Web, code: str, t
         assert (await there.send("q1", choice="a")).json()["kept"] == ["b"]
         await other.start(code, "q2")
         assert (await phone.send("q2", choice=["a"])).status_code == 200  # that it is open, only the other has seen
+
+
+async def test_an_answer_that_cannot_be_stored_is_not_said_to_be_saved(web: Web, code: str, tmp_path: Path) -> None:
+    phone = await web.join(code)
+    await web.start(code, "q1")
+    (tmp_path / "store").rename(tmp_path / "away")
+    (tmp_path / "store").touch()
+    response = await phone.send("q1", id="keep-trying", choice="b")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert web.front.parts.rooms.peek(code).state.answer("q1", phone.participant) is None
+    (tmp_path / "store").unlink()
+    (tmp_path / "away").rename(tmp_path / "store")
+    response = await phone.send("q1", id="keep-trying", choice="b")
+    assert (response.status_code, response.json()["saved"]) == (200, True)
+    assert (await web.export(code, "jsonl")).count("keep-trying") == 1
