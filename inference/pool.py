@@ -40,8 +40,10 @@ class Replica:
 class Pool:
     """Checks every replica once a second, each on its own, so that one that stalls delays no other."""
 
-    def __init__(self, urls: Iterable[str], *, check_every_s: float = CHECK_EVERY_S) -> None:
-        self.replicas = tuple(Replica(url, Upstream(url)) for url in urls)
+    def __init__(
+        self, urls: Iterable[str], *, api_key: str | None = None, check_every_s: float = CHECK_EVERY_S
+    ) -> None:
+        self.replicas = tuple(Replica(url, Upstream(url, api_key=api_key)) for url in urls)
         self._check_every_s = check_every_s
         self._some_ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

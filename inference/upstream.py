@@ -42,9 +42,14 @@ class Silent(UpstreamError):
 
 
 class Upstream:
-    """The connections to one replica. `url` may carry a path, which then comes before every path asked for."""
+    """The connections to one replica. `url` may carry a path, which then comes before every path asked for.
 
-    def __init__(self, url: str, *, idle_s: float = IDLE_S, silence_s: float = SILENCE_S) -> None:
+    `api_key` goes along with every request as a bearer token.
+    """
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, idle_s: float = IDLE_S, silence_s: float = SILENCE_S
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an http(s) URL: {url!r}")
@@ -54,6 +59,7 @@ class Upstream:
         self._host = parts.hostname
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
+        self._marks = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._netloc = parts.netloc.rpartition("@")[2]
         self._idle: list[Exchange] = []
         self._closed = False
@@ -76,7 +82,7 @@ class Upstream:
         lines = [f"{method} {self._base}{path} HTTP/1.1", f"host: {self._netloc}", "accept: */*"]
         if method == "POST":
             lines += ["content-type: application/json", f"content-length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"{name}: {value}" for name, value in (self._marks | dict(headers)).items()]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         exchange = self._reuse() or await self._connect()
         try:

@@ -74,7 +74,8 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    pool = Pool(settings.inference_urls)
+    key = settings.inference_api_key
+    pool = Pool(settings.inference_urls, api_key=key.get_secret_value() if key else None)
     gateway = Gateway(pool, Metrics(registry))
     build = static_build()
     templates = environment(build)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,18 +17,30 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = None
     public_url: str | None = None
     inference_url: str = Field("", validation_alias=AliasChoices("INFERENCE_URL", "CROWDSPIKE_INFERENCE_URL"))
+    inference_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("INFERENCE_API_KEY", "CROWDSPIKE_INFERENCE_API_KEY")
+    )
     simulated: bool = False
-    secret: str | None = None
+    secret: str | None = Field(None, min_length=32)
     presenter_token: str | None = None
     trusted_proxies: str = "127.0.0.1"
-    max_participants: int = 5000
-    max_body_bytes: int = 64 * 1024
-    joins_per_minute_per_address: int = 3000
-    responses_per_minute: int = 60
-    sign_ins_per_minute_per_address: int = 20
-    tail_interval_s: float = 0.4
+    max_participants: int = Field(5000, gt=0)
+    max_body_bytes: int = Field(64 * 1024, gt=0)
+    joins_per_minute_per_address: int = Field(3000, gt=0)
+    responses_per_minute: int = Field(60, gt=0)
+    sign_ins_per_minute_per_address: int = Field(20, gt=0)
+    tail_interval_s: float = Field(0.4, gt=0)
 
     @property
     def inference_urls(self) -> list[str]:
-        """Upstreams, as given separated by commas or spaces."""
-        return [url.rstrip("/") for url in self.inference_url.replace(",", " ").split()]
+        """Upstreams, as given separated by commas or spaces. Many write OpenAI's base URL: its `/v1` is taken off."""
+        return [url.rstrip("/").removesuffix("/v1") for url in self.inference_url.replace(",", " ").split()]
+
+    @field_validator("inference_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        for url in value.replace(",", " ").split():
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url!r} is not the address of a server; write http://host:port")
+        return value
