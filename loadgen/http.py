@@ -63,8 +63,8 @@ class Client:
         self._idle: list[_Connection] = []
 
     async def request(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
-        """Raises Lost."""
-        turn = self._turn
+        """Raises Lost. A GET on a connection that the server has closed meanwhile is made again on a fresh one."""
+        turn, reused = self._turn, bool(self._idle)
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = self._idle.pop() if self._idle else await self._connect()
@@ -74,6 +74,9 @@ class Client:
                     connection.close()
                     raise
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+            if reused and method == "GET" and not isinstance(error, TimeoutError):
+                self.close()
+                return await self.request(method, path, headers, body)
             self._move_on(turn)
             raise Lost(f"{method} {path}: {type(error).__name__} {error}") from error
         if connection.open and len(self._idle) < IDLE_MAX:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pydantic import ValidationError
-
 from inference.engine import server as engine
 from webapp import demo, export
 from webapp.context import now_ms
@@ -120,12 +118,7 @@ def _serving(parser: argparse.ArgumentParser, host: str) -> None:
 def _settings(args: argparse.Namespace) -> Settings:
     given = {k: v for k, v in vars(args).items() if k in Settings.model_fields and v is not None}
     try:
-        try:
         return Settings(**given)
-    except ValidationError as error:
-        # Not the values: one may be the secret.
-        wrong = (f"CROWDSPIKE_{e['loc'][-1]}".upper() + f": {e['msg']}" for e in error.errors())
-        raise Refused("\n".join(wrong)) from None
     except ValidationError as error:
         problems = [f"{e['loc'][0]}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise Refused("\n".join(problems)) from None

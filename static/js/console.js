@@ -1,7 +1,6 @@
 // The presenter's console. Every control is a plain form; this adds the clock, and a clicker's keys.
 
 import "./live.js";
-import { show } from "./page.js";
 
 const NEXT_KEYS = new Set(["PageDown", "ArrowRight"]);
 
@@ -14,7 +13,15 @@ document.addEventListener("keydown", (event) => {
   primary.click();
 });
 
-// What was refused is said until the next action comes through.
-document.addEventListener("htmx:after:swap", (event) => {
-  if (event.target.closest?.("#screen")) show(document.querySelector("#refused p"), "");
+// What was refused is said until the next action.
+document.addEventListener("htmx:before:request", (event) => {
+  if (event.target.closest?.("#screen form")) document.querySelector("#refused").replaceChildren();
+});
+
+// The running order keeps the current activity in view.
+let current = "";
+document.addEventListener("htmx:after:swap", () => {
+  const row = document.querySelector(".order-row.is-current");
+  if (row && row.id !== current) row.scrollIntoView({ block: "nearest" });
+  current = row?.id ?? "";
 });

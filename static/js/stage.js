@@ -4,6 +4,7 @@ import "./live.js";
 
 const root = document.documentElement;
 const KEY = "crowdspike-theme";
+const IDLE_AFTER_MS = 3000;
 
 function isDark() {
   return root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -42,3 +43,15 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "f") toggleFullscreen();
 });
 stayAwake();
+
+// Controls and cursor go away while nobody touches them.
+let idleTimer = 0;
+function active() {
+  delete document.body.dataset.idle;
+  clearTimeout(idleTimer);
+  idleTimer = setTimeout(() => {
+    document.body.dataset.idle = "";
+  }, IDLE_AFTER_MS);
+}
+for (const name of ["pointermove", "pointerdown", "keydown", "focusin"]) document.addEventListener(name, active);
+active();

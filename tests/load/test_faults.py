@@ -209,6 +209,7 @@ async def test_of_five_answers_at_once_one_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["Ctrl-C in the terminal", "SIGINT to it alone", "SIGTERM to it alone"])
 async def test_the_demo_ends_every_process_that_it_started(tmp_path: Path, how: str) -> None:
     with demo(tmp_path) as process:
+        await until(lambda: "simulated vLLM replica on" in process.log(), "the replica serves")
         started = descendants(process.pid)
         assert started, "the demo has a replica"
         if how == "Ctrl-C in the terminal":

@@ -189,11 +189,10 @@ async def test_after_a_restart_the_phone_starts_over_and_hears_all(tmp_path: Pat
                     replica.say("Half of")
                     await stream.next()
                     last_id = stream.last_id
-        replica.say(END)  # to the request that nobody hears any more
         async with web_on(tmp_path, inference_url=upstream) as web, listening(web) as url:
             async with Listener(phone, url).stream(path, last_id) as stream:
-                replica.say("A whole", " reply.", END)
                 assert (await stream.next()).name == "restart"
+                replica.say("A whole", " reply.", END)
                 texts, end = await stream.rest()
             assert ("".join(texts), end.name) == ("A whole reply.", "done")
             assert web.front.parts.rooms.peek(code).state.reply(phone.participant, path.rpartition("/")[2])

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
 from webapp import errors
 from webapp.errors import HTTP, RETRY_AFTER_S, AppError
@@ -37,8 +38,8 @@ def test_every_error_is_in_the_tree_that_is_drawn() -> None:
 
 def documented() -> dict[str, tuple[str, str]]:
     """Variable to default and option, as the page has them."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|", SETTINGS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    return {name: (default.strip("`"), option.strip("`")) for name, default, option in rows}
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|(.*?)\|", SETTINGS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: (default.strip("`"), option.strip(" `")) for name, default, option in rows}
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
@@ -52,10 +53,12 @@ def test_every_documented_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> N
     for name in list(documented()):
         field = Settings.model_fields[name.removeprefix("CROWDSPIKE_").lower()]
         kind = getattr(field.annotation, "__name__", "str")
-        monkeypatch.setenv(name, values.get(kind, "x" * 40))
-    monkeypatch.delenv("INFERENCE_URL", raising=False)
-    settings = Settings().model_dump()
-    assert set(settings.values()) == {True, 7, 0.25, "x" * 40}
+        monkeypatch.setenv(name, values.get(kind, f"http://test/{'x' * 40}"))
+    for name in ("INFERENCE_URL", "INFERENCE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in Settings().model_dump().items():
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        assert text in (True, 7, 0.25, f"http://test/{'x' * 40}"), name
 
 
 def test_every_option_that_sets_a_setting_is_documented() -> None:
@@ -64,5 +67,11 @@ def test_every_option_that_sets_a_setting_is_documented() -> None:
 
 
 def test_several_inference_servers_may_be_given() -> None:
-    given = "http://a:8000/, http://b:8000\n http://c:8000"
+    given = "http://a:8000/, http://b:8000/v1\n http://c:8000"
     assert Settings(inference_url=given).inference_urls == ["http://a:8000", "http://b:8000", "http://c:8000"]
+
+
+@pytest.mark.parametrize("wrong", [{"inference_url": "b:8000"}, {"secret": "short"}, {"max_participants": 0}])
+def test_a_setting_that_cannot_work_is_refused_at_the_start(wrong: dict) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)

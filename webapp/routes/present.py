@@ -35,6 +35,7 @@ from webapp.views.console import ConsoleScreen, console_screen
 router = APIRouter()
 private = APIRouter(dependencies=[Depends(presenter)])
 changing = Depends(same_site)
+COALESCE_S = 0.5  # a full console is half a megabyte of HTML
 COOKIE_AGE_S = 30 * 24 * 3600
 
 
@@ -103,7 +104,10 @@ async def screen(request: Request, app: Crowdspike, room: Room) -> Response:
 
 @private.get("/present/{code}/events")
 async def events(app: Crowdspike, room: Room) -> Response:
-    return event_stream(app, room, lambda: replace(_screen(app, room), now_ms=0), lambda: stage_snapshot(app, room))
+    def view() -> object:
+        return replace(_screen(app, room), now_ms=0)
+
+    return event_stream(app, room, view, lambda: stage_snapshot(app, room), COALESCE_S)
 
 
 @private.post("/present/{code}/control", dependencies=[changing])

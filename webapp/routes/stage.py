@@ -42,8 +42,10 @@ async def events(request: Request, app: Crowdspike, room: Room) -> Response:
     )
 
 
-def event_stream(app: App, room: LiveRoom, view: Callable[[], object], snapshot: Callable[[], dict]) -> Response:
-    """Server-sent events for a page that follows a room: every change at once, though at most five a second."""
+def event_stream(
+    app: App, room: LiveRoom, view: Callable[[], object], snapshot: Callable[[], dict], coalesce_s: float = COALESCE_S
+) -> Response:
+    """Server-sent events for a page that follows a room: every change at once, though at most one in `coalesce_s`."""
     if room.watchers >= MAX_WATCHERS:
         raise RateLimited(f"{MAX_WATCHERS} screens follow this room already.")
 
@@ -57,7 +59,7 @@ def event_stream(app: App, room: LiveRoom, view: Callable[[], object], snapshot:
                 shown = current
                 body += "event: changed\ndata: {}\n\n"
             yield body.encode()
-            await asyncio.sleep(COALESCE_S)
+            await asyncio.sleep(coalesce_s)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 

@@ -197,7 +197,7 @@ def _draws(state: RoomState, activity: Raffle) -> list[Button]:
         fields = (("prize", str(prize)),)
         if prize in winners:
             name = state.nickname(winners[prize].participant)
-            confirm = f"{name} is not here? Another ticket will be drawn for: {title}"
+            confirm = f"Draw another ticket for {title}, because {name} is not here?"
             buttons.append(Button("redraw", f"Redraw: {title}", fields=fields, confirm=confirm))
         else:
             first = not any(b.primary for b in buttons)
