@@ -15,6 +15,8 @@ import httpx
 import pytest
 from callers import web_on
 
+from webapp.cli import main
+
 PATIENCE_S = 30
 
 
@@ -103,10 +105,17 @@ async def test_what_a_person_must_put_right_is_one_line_and_no_traceback(tmp_pat
 async def test_serve_with_a_store_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     taken = tmp_path / "a-file"
     taken.touch()
-    for store in (str(taken), "gs://bucket", "s3://", ""):
-        status, _, err = await crowdspike("serve", "--port", "0", "--store", store)
-        assert (status, "Traceback" in err) == (2, False), err
-        assert store in err
+    status, out, err = await crowdspike("serve", "--port", "0", "--store", str(taken))
+    assert (status, out, "Traceback" in err) == (2, "", False)
+    assert str(taken) in err
+
+
+@pytest.mark.parametrize("store", ["gs://bucket", "s3://", "s3://UPPER/x", "s3://bucket/../x", " "])
+def test_serve_with_what_is_no_store_says_what_to_write(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "0", "--store", store]) == 2
+    err = capsys.readouterr().err
+    assert repr(store) in err
+    assert "s3://bucket" in err
 
 
 async def test_serve_with_a_setting_that_cannot_be_used_says_which_and_not_the_secret() -> None:
@@ -140,11 +149,12 @@ async def test_serve_prints_a_link_that_signs_in_and_ends_in_order(tmp_path: Pat
             assert response.status_code == 200
             assert "token=" not in str(response.url)
         process.terminate()
-        assert await process.wait() in (0, -15)
+        assert await process.wait() == 0
 
 
-async def test_help_has_examples_for_every_command() -> None:
-    for command in ("demo", "serve", "engine", "export"):
-        status, out, _ = await crowdspike(command, "--help")
-        assert status == 0
-        assert f"  crowdspike {command}" in out
+@pytest.mark.parametrize("command", ["demo", "serve", "engine", "talk check", "export"])
+def test_help_has_examples_for_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([*command.split(), "--help"])
+    assert left.value.code == 0
+    assert f"examples:\n  crowdspike {command}" in capsys.readouterr().out
