@@ -33,13 +33,8 @@ def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socke
         if not settings.inference_urls:
             qa = Path(folder) / "qa.json"
             qa.write_text(json.dumps([asdict(entry) for talk in talks for entry in talk.qa]), encoding="utf-8")
-            engine_port = free_port()
-            engine = subprocess.Popen(
-                [sys.executable, "-m", "inference.engine", "--port", str(engine_port), "--qa", str(qa)]
-            )
-            settings = settings.model_copy(
-                update={"inference_url": f"http://127.0.0.1:{engine_port}", "simulated": True}
-            )
+            engine, url = start_engine(qa)
+            settings = settings.model_copy(update={"inference_url": url, "simulated": True})
         settings.public_url = settings.public_url or f"http://{address_for_phones(host)}:{port}"
 
         async def started(app: Front) -> None:
@@ -58,6 +53,18 @@ def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socke
     return 0
 
 
+def start_engine(qa: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A simulated replica on a free port, and its URL. It ends by itself when this process does, however that ends."""
+    command = [sys.executable, "-m", "inference.engine", "--port", "0", "--qa", str(qa), "--with-parent"]
+    # A session of its own: Ctrl-C in the terminal reaches this process, which ends the replica when it is done with it.
+    engine = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert engine.stdout is not None
+    line = engine.stdout.readline().decode().split()
+    if not line:
+        raise RuntimeError(f"The simulated replica did not start (exit status {engine.wait()}).")
+    return engine, line[-1]
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
@@ -65,12 +72,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def address_for_phones(host: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 import sys
 from pathlib import Path
@@ -26,6 +27,16 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = True
+
+    def end_with_stdin(self) -> None:
+        """End when standard input ends: whoever holds its other side may be killed and say nothing."""
+
+        def read() -> None:
+            if not os.read(sys.stdin.fileno(), 4096):
+                asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+                self.should_exit = True
+
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), read)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -50,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ttft-ms", type=_milliseconds, default=80.0, help="time to first token (%(default)g)")
     parser.add_argument("--itl-ms", type=_milliseconds, default=20.0, help="time between tokens (%(default)g)")
     parser.add_argument("--max-num-seqs", type=_positive, default=32, help="requests served at once (%(default)s)")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
     parser.add_argument("--max-model-len", type=_positive, default=4096, help="context length (%(default)s)")
 
 
@@ -70,8 +82,14 @@ def run(args: argparse.Namespace) -> int:
     )
     config = _config(Engine(settings, entries), args.host, args.port)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(Server(config).serve())
+        runner.run(_serve(Server(config), args.with_parent))
     return 0
+
+
+async def _serve(server: Server, with_parent: bool) -> None:
+    if with_parent:
+        server.end_with_stdin()
+    await server.serve()
 
 
 async def serve(settings: Settings, entries: tuple[Entry, ...] = (), host: str = "127.0.0.1", port: int = 8100) -> None:

@@ -135,7 +135,7 @@ class RoomState:
             case Archived():
                 self._close_current(event.at_ms)
                 self.archived_ms = event.at_ms
-        if not isinstance(event, Shown | ModerationSet | Moderated | Renamed | Removed | LobbyLocked):
+        if not isinstance(event, Shown | ModerationSet | Moderated | Renamed | LobbyLocked):
             self.version = self.seq
         self._present = self._standings = None
         self._tallies.clear()

@@ -143,7 +143,8 @@ async def respond(request: Request, app: Crowdspike, room: Room, who: Participan
 
 
 @router.get("/r/{code}/replies/{response_id}")
-async def replies(request: Request, app: Crowdspike, room: Room, who: Participant, response_id: str, after: str = ""
+async def replies(
+    request: Request, app: Crowdspike, room: Room, who: Participant, response_id: str, after: str = ""
 ) -> Response:
     """The LLM's reply to one's own response, as server-sent events; resumes after `Last-Event-ID`, or `after` (a page
     that opens a stream of its own again cannot set the header)."""

@@ -110,6 +110,7 @@ class PhoneScreen:
     won: tuple[str, ...] = ()
     draws: int = 0
     entered: bool = False
+    passed_over: bool = False
     commitment: str = ""
     prizes: tuple[str, ...] = field(default_factory=tuple)
 
@@ -258,6 +259,7 @@ def _raffle(state: RoomState, participant: str, raffle_activity: Raffle, common:
         won=won,
         draws=len(progress.winners),
         entered=entered,
+        passed_over=not won and any(d.participant == participant for d in progress.draws),
         commitment=raffle.commitment(state.info.seed),
         prizes=raffle_activity.prizes,
         **common,

@@ -161,7 +161,8 @@ def responded(state: RoomState, activity: Activity) -> int:
     """How many participants have responded to this activity (questions for an ask)."""
     match activity.kind:
         case Kind.QUIZ:
-            return sum(1 for _ in state.counted_answers(activity.id))
+            assert isinstance(activity, Quiz)
+            return state.tally(activity)[1]
         case Kind.SURVEY:
             return sum(1 for _ in state.counted_forms(activity.id))
         case Kind.ASK:
