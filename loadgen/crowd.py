@@ -1,7 +1,8 @@
 """`make bench-crowd`: a thousand scripted phones in one room. What is lost, how long things take, what they cost.
 
 The web app has one core; the phones and a simulated replica share another. Polls, forms and screens are measured one
-after the other, then the whole room answers a question, and at last every acknowledgement is held against the log.
+after the other; then, with stage and console open, the whole room answers a question, and at last every
+acknowledgement is held against the log.
 """
 
 from __future__ import annotations
@@ -23,10 +24,8 @@ from loadgen.presenter import CallFailed, Presenter
 from loadgen.processes import TOKEN, NotReady
 from loadgen.stand import FORM, Stand, stand
 
-JOIN_WITHIN_S = 5.0
-POLL_PHASE_S = 10.0
-SPREAD_S = 5.0
-"""Over how long the phones spread what is measured by itself: forms and screens."""
+PER_S = 200
+"""How many phones a second join, and send what is measured by itself: forms and screens."""
 SETTLE_S = 2.0
 SENT_WITHIN_S, SHOWN_WITHIN_S, REPLIED_WITHIN_S = 60, 30, 180
 
@@ -66,8 +65,9 @@ class Figures:
 class Bench:
     """One run in one room."""
 
-    def __init__(self, where: Stand, presenter: Presenter, code: str, phones: Phones) -> None:
+    def __init__(self, where: Stand, presenter: Presenter, code: str, phones: Phones, polls_for_s: float) -> None:
         self.figures = Figures()
+        self._polls_for_s = polls_for_s
         self._web = where.web.pid
         self._presenter = presenter
         self._code = code
@@ -80,7 +80,8 @@ class Bench:
         await self._polls()
         await self._forms_and_screens()
         self._phones.habits.beacons = True
-        await self._question()
+        async with self._presenter.screens_open(self._code):
+            await self._question()
         records = [phone.record for phone in self._phones.each]
         self.figures.poll_ms = [ms for record in records for ms in record.poll_ms]
         self.figures.screen_ms = [ms for record in records for ms in record.screen_ms]
@@ -90,7 +91,7 @@ class Bench:
 
     async def _polls(self) -> None:
         before_s, before = machine.cpu_s(self._web), self._phones.polls
-        await asyncio.sleep(POLL_PHASE_S)
+        await asyncio.sleep(self._polls_for_s)
         self._cost("state poll", before_s, self._phones.polls - before)
 
     async def _forms_and_screens(self) -> None:
@@ -110,7 +111,7 @@ class Bench:
         await asyncio.sleep(SETTLE_S)
 
     async def _question(self) -> None:
-        """The whole room answers within ten seconds, everybody reads the reply, then the solution is shown."""
+        """The whole room answers, everybody reads the reply, then the solution is shown."""
         phones, costs = self._phones, self.figures.costs
         await self._act("next", "")
         before_s, polls, screens = machine.cpu_s(self._web), phones.polls, phones.screens
@@ -124,7 +125,7 @@ class Bench:
         self.figures.replies_failed = sum(s.reply_failed for s in sent)
         others_us = (phones.polls - polls) * costs["state poll"].each_us
         others_us += (phones.screens - screens) * costs["phone screen"].each_us
-        self._cost("answer with its reply streamed to the end", before_s + others_us / 1e6, len(sent))
+        self._cost("answer, its reply, stage and console", before_s + others_us / 1e6, len(sent))
         await self._act("close", "close")
         await self._act("reveal", "reveal")
 
@@ -147,22 +148,23 @@ async def _spread(works: list[Awaitable[object]]) -> None:
         await asyncio.sleep(after_s)
         await work
 
-    await asyncio.gather(*(later(SPREAD_S * i / len(works), work) for i, work in enumerate(works)))
+    await asyncio.gather(*(later(i / PER_S, work) for i, work in enumerate(works)))
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def bench(where: Stand, count: int, seed: int) -> tuple[Figures, Audit, machine.Watch]:
+async def bench(where: Stand, args: argparse.Namespace) -> tuple[Figures, Audit, machine.Watch]:
     """Raises Stuck, Lost or CallFailed."""
-    presenter = Presenter([where.web.url], TOKEN)
+    servers, habits = [where.web.url], Habits(answer_within_s=args.answer_within)
+    presenter = Presenter(servers, TOKEN)
     code = await presenter.make_room()
     async with (
-        machine.watching() as watch,
-        phones_in([where.web.url], code, count, Habits(), JOIN_WITHIN_S, seed) as phones,
+        machine.watching([where.web.pid, where.engine.pid]) as watch,
+        phones_in(servers, code, args.phones, habits, args.phones / PER_S, args.seed) as phones,
     ):
-        figures = await Bench(where, presenter, code, phones).run()
+        figures = await Bench(where, presenter, code, phones, args.polls_for).run()
         export = await presenter.export(code)
     presenter.close()
     return figures, audit(phones.sent, export, read_log(where.store, code)), watch
@@ -202,19 +204,26 @@ def _aim(values: list[float], share: float, aim_ms: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadgen.crowd", description=__doc__.partition("\n")[0])
     parser.add_argument("--phones", type=int, default=1000, help="how many (%(default)s)")
+    parser.add_argument("--answer-within", type=float, default=10, help="seconds; each at a moment in it (%(default)g)")
+    parser.add_argument("--polls-for", type=float, default=10, help="seconds of nothing but polls (%(default)g)")
     parser.add_argument("--timeout", type=float, default=400, help="seconds for the whole run (%(default)g)")
     parser.add_argument("--seed", type=int, default=1, help="decides choices and moments (%(default)s)")
     args = parser.parse_args()
+    if sys.platform != "linux":
+        print("This bench reads CPU time and memory from /proc: it needs Linux.", file=sys.stderr)
+        return 2
     print(f"{args.phones} phones on {machine.description()}", flush=True)
     print("The web app on one core, the phones and one simulated replica on another; the log in a local folder.\n")
     machine.allow_connections(4 * args.phones)
     try:
         with stand() as where, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            work = asyncio.wait_for(bench(where, args.phones, args.seed), args.timeout)
+            work = asyncio.wait_for(bench(where, args), args.timeout)
             figures, found, watch = runner.run(work)
     except (Stuck, Lost, CallFailed, NotReady, TimeoutError) as error:
         print(f"The run did not end: {type(error).__name__} {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(report(figures, found, watch))
     return 0 if found.clean and not figures.replies_failed else 1
 

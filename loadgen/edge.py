@@ -138,13 +138,18 @@ async def poll(url: str, path: str, per_s: float, for_s: float, connections: int
     return polls
 
 
+def _workers(pid: int) -> list[int]:
+    """The processes that nginx's first one has started (proc(5))."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def bench(origin: Process, cache: Process, per_s: float, for_s: float, connections: int) -> str:
     presenter = Presenter([origin.url], TOKEN)
     code = await presenter.make_room()
     await presenter.control(code, "next")
     loop = asyncio.get_running_loop()
     before, cpu_before_s, started = await presenter.state_polls(), machine.cpu_s(origin.pid), loop.time()
-    async with machine.watching() as watch:
+    async with machine.watching([origin.pid, cache.pid, *_workers(cache.pid)]) as watch:
         polls = await poll(cache.url, f"/r/{code}/state", per_s, for_s, connections)
     took_s = loop.time() - started
     reached = await presenter.state_polls() - before
@@ -184,6 +189,8 @@ def main() -> int:
     except (NotReady, Lost, CallFailed) as error:
         print(f"The run did not end: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ from pathlib import Path
 LAG_EVERY_S = 0.05
 LAG_BOUND_MS = 100.0
 """Above this the generator was itself the bottleneck."""
+OTHERS_BOUND = 0.1
+"""Above this share of all cores other programs took part in what was measured."""
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -23,6 +25,12 @@ def cpu_s(pid: int) -> float:
     """CPU time of the process so far, user and system, in steps of 10 ms (proc(5): utime and stime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def busy_s() -> float:
+    """CPU time of everything on this machine since it started, in seconds of one core (proc(5): /proc/stat)."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
 
 
 def peak_rss_mb(pid: int) -> float:
@@ -75,10 +83,12 @@ def at(ordered: list[float], share: float) -> float:
 
 @dataclass
 class Watch:
-    """The generator's own figures: how late its event loop woke, and the share of a core that it used."""
+    """How late the generator's event loop woke, the share of a core that it used, and the share of all cores that
+    programs used which have nothing to do with the run."""
 
     lag_ms: list[float] = field(default_factory=list)
     cpu_share: float = 0.0
+    others_share: float = 0.0
 
     @property
     def saturated(self) -> bool:
@@ -88,20 +98,31 @@ class Watch:
         text = f"generator        loop lag ms {quantiles(self.lag_ms)}   CPU {self.cpu_share:.0%} of a core"
         if self.saturated:
             text += "\n                 generator saturated: latencies are upper bounds"
+        text += f"\nother programs   took {self.others_share:.0%} of this machine's cores meanwhile"
+        if self.others_share > OTHERS_BOUND:
+            text += ": latencies are upper bounds"
         return text
 
 
 @asynccontextmanager
-async def watching() -> AsyncIterator[Watch]:
+async def watching(pids: Sequence[int]) -> AsyncIterator[Watch]:
+    """Watches while the block runs. `pids` are the processes under load, which are not other programs."""
     watch = Watch()
     started, cpu_started = time.monotonic(), time.process_time()
+    theirs_started_s = _theirs_s(pids)
     task = asyncio.create_task(_watch_lag(watch))
     try:
         yield watch
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        watch.cpu_share = (time.process_time() - cpu_started) / (time.monotonic() - started)
+        took_s = time.monotonic() - started
+        watch.cpu_share = (time.process_time() - cpu_started) / took_s
+        watch.others_share = max(0.0, (_theirs_s(pids) - theirs_started_s) / took_s / (os.cpu_count() or 1))
+
+
+def _theirs_s(pids: Sequence[int]) -> float:
+    return busy_s() - time.process_time() - sum(cpu_s(pid) for pid in pids)
 
 
 async def _watch_lag(watch: Watch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 from loadgen.http import Answer, Client
 
@@ -19,6 +21,7 @@ class Presenter:
     """Raises CallFailed, or Lost when no answer comes."""
 
     def __init__(self, servers: Sequence[str], token: str) -> None:
+        self._servers = servers
         self._client = Client(servers, timeout_s=30.0)
         self._headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
 
@@ -32,6 +35,26 @@ class Presenter:
 
     async def state(self, code: str) -> dict:
         return json.loads((await self._get(f"/r/{code}/state")).body)
+
+    @asynccontextmanager
+    async def screens_open(self, code: str) -> AsyncIterator[None]:
+        """Stage and console, each on a screen: they follow the room and fetch themselves anew when it changes."""
+        tasks = [asyncio.create_task(self._follow(f"/{page}/{code}")) for page in ("stage", "present")]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    raise outcome
+
+    async def _follow(self, page: str) -> None:
+        client = Client(self._servers)
+        async with aclosing(client.events(f"{page}/events", self._headers)) as events:
+            async for event in events:
+                if event.name == "changed":
+                    _good(await client.request("GET", f"{page}/screen", self._headers), page)
 
     async def export(self, code: str) -> list[dict]:
         """Every response of the room, the oldest first."""

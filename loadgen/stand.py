@@ -48,6 +48,7 @@ class Stand:
     """`core` is the web app's own, if there is one to spare."""
 
     web: Process
+    engine: Process
     store: Path
     core: int | None
 
@@ -69,7 +70,7 @@ def stand(*engine_options: str) -> Iterator[Stand]:
             web = web_app(folder / "web.log", str(folder / "store"), talk=talk, inference_url=replica.url, core=core)
             try:
                 web.wait_ready()
-                yield Stand(web, folder / "store", core)
+                yield Stand(web, replica, folder / "store", core)
             finally:
                 web.end()
         finally:

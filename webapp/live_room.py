@@ -98,7 +98,7 @@ class LiveRoom:
                 await self.catch_up()
                 ticks += 1
                 if ticks % 10 == 0:
-                    await self._share_presence()
+                    await self.share_presence()
             except StoreUnavailable as error:
                 log.warning("room %s cannot read its log: %s", self.info.code, error)
                 await asyncio.sleep(1)
@@ -207,7 +207,8 @@ class LiveRoom:
         self._beacons[participant] = self.presence[participant] = presence
         self.notify()
 
-    async def _share_presence(self) -> None:
+    async def share_presence(self) -> None:
+        """Takes in what other processes heard of phones, and tells them what was heard here since the last time."""
         for line in await self._timeline_tail.poll():
             snapshot = json.loads(line)
             for participant, seen in snapshot.get("phones", {}).items():

@@ -42,9 +42,7 @@ def test_console_fits_a_small_phone(console: Guest, guest: Any, room: Room, phon
     picture(small.page, "console-320")
 
 
-def test_nickname_reaches_the_stage_only_when_approved(
-    console: Guest, stage: Guest, phone: Any, room: Room
-) -> None:
+def test_nickname_reaches_the_stage_only_when_approved(console: Guest, stage: Guest, phone: Any, room: Room) -> None:
     one = phone()
     given = one.page.locator("[data-nickname]").first.inner_text()
     one.page.locator("#nickname summary").click()

@@ -110,7 +110,9 @@ def _quiz(show: Show, quiz: Quiz, phones: list[Guest], plain: Guest, first: bool
     else:
         plain.page.locator("button[name=choice][value=a]").click()
     expect(plain.page.locator("body")).to_contain_text("Saved")
-    expect(show.console.page.locator("#screen")).to_contain_text(re.compile(rf"{len(phones) + 1}\s+of\s+{len(phones) + 1}"))
+    expect(show.console.page.locator("#screen")).to_contain_text(
+        re.compile(rf"{len(phones) + 1}\s+of\s+{len(phones) + 1}")
+    )
     reply = phones[0].page.locator(".reply")
     expect(reply).to_have_attribute("aria-busy", "false")
     assert " right" not in reply.inner_text().lower(), "the comment does not give the solution away"
@@ -218,7 +220,12 @@ def _end(show: Show, guest: Any) -> None:
     show.look("ended")
     visitor = guest(PHONE, color_scheme=show.scheme)
     visitor.watch.allowed += ("Failed to load resource",)
-    for name, path in (("enter", "/"), ("ended", f"/r/{show.room.code}"), ("unknown", "/r/BBBB"), ("signin", "/present")):
+    for name, path in (
+        ("enter", "/"),
+        ("ended", f"/r/{show.room.code}"),
+        ("unknown", "/r/BBBB"),
+        ("signin", "/present"),
+    ):
         visitor.page.goto(show.room.demo.url + path)
         assert_accessible(visitor.page, name)
         picture(visitor.page, f"00-{name}-phone-{show.scheme}")

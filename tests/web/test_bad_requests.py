@@ -24,6 +24,11 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
         yield b"x" * MIB
 
 
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 1000):
+        yield body[start : start + 1000]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_twenty_megabytes_are_refused(web: Web, code: str, chunked: bool) -> None:
     phone = await web.join(code)
@@ -44,14 +49,24 @@ async def test_twenty_megabytes_over_tcp_are_refused_and_the_server_goes_on(web:
         assert (await http.get(f"/r/{code}/state")).status_code == 200
 
 
+async def test_a_body_that_comes_with_a_get_is_of_no_account(web: Web, code: str) -> None:
+    async with listening(web) as url, httpx.AsyncClient(base_url=url) as http:
+        async with http.stream("GET", f"/stage/{code}/events", content=b"x" * MIB) as stream:
+            assert await anext(stream.aiter_lines()) == "event: snapshot"
+        assert (await http.request("GET", "/healthz", content=b"x" * MIB)).status_code == 200
+
+
 async def test_a_body_just_within_the_limit_is_read(web: Web, code: str) -> None:
     phone = await web.join(code)
     room_for = web.front.parts.settings.max_body_bytes
     body = json.dumps({"nickname": ""}).encode()
     response = await phone.http.post(f"/r/{code}/join", content=body.ljust(room_for), headers=JSON)
     assert response.status_code == 201
-    response = await phone.http.post(f"/r/{code}/join", content=body.ljust(room_for + 1), headers=JSON)
-    assert response.status_code == 413
+    response = await phone.http.post(f"/r/{code}/join", content=in_pieces(body.ljust(room_for)), headers=JSON)
+    assert response.status_code == 201
+    for content in (body.ljust(room_for + 1), in_pieces(body.ljust(room_for + 1))):
+        response = await phone.http.post(f"/r/{code}/join", content=content, headers=JSON)
+        assert response.status_code == 413
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from webapp.views.phone import PhoneScreen, phone_screen
 
 router = APIRouter()
 changing = Depends(same_site)
+SCREENS_PER_MINUTE = 120
 COOKIE_AGE_S = 30 * 24 * 3600
 _random = SystemRandom()
 
@@ -87,6 +88,7 @@ async def phone(request: Request, app: Crowdspike, room: Room, who: Visitor, not
 async def screen(request: Request, app: Crowdspike, room: Room, who: Participant, v: int = 0) -> Response:
     """The phone's own screen, to be swapped in. `v` is the version that it saw in the state document."""
     if room.state.version < v:
+        app.limit("catch-up", SCREENS_PER_MINUTE, who)
         await room.catch_up()
     view = _screen(app, room, who)
     return app.page(
