@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
@@ -153,7 +153,7 @@ def wants_html(request: Request) -> bool:
 
 
 async def read_form(request: Request) -> dict[str, Any]:
-    """A form or a JSON object: a field's name to its value, or to a list where it came several times.
+    """A URL-encoded form or a JSON object: a field's name to its value, or to a list where it came several times.
 
     Raises WrongContentType or BadForm.
     """
@@ -167,13 +167,11 @@ async def read_form(request: Request) -> dict[str, Any]:
         if not isinstance(data, dict):
             raise BadForm("The body must be a JSON object.")
         return data
-    if content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        raise WrongContentType("Send a form or application/json.")
+    if content_type != "application/x-www-form-urlencoded":
+        raise WrongContentType("Send a form (application/x-www-form-urlencoded) or application/json.")
     try:
-        form = await request.form(max_files=0, max_fields=MAX_FORM_FIELDS)
-    except Exception as error:
-        if isinstance(error, UnicodeDecodeError) or type(error).__name__ in ("HTTPException", "MultiPartException"):
-            raise BadForm(f"The form could not be read: {error}"[:200]) from error
-        raise
-    names = {name: form.getlist(name) for name in form}
+        names = parse_qs((await request.body()).decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+        json.dumps(names, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise BadForm(f"The form could not be read: {error}"[:200]) from error
     return {name: values if len(values) > 1 else values[0] for name, values in names.items()}

@@ -43,6 +43,7 @@ def environment(build: str) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     env.globals["static"] = lambda path: f"/static/{build}/{path}"
     env.globals["qr"] = qr

@@ -85,12 +85,11 @@ def free_port() -> int:
 
 
 def start_demo(folder: Path, port: int, **environment: str) -> Demo:
-    out = folder / "demo.out"
+    out, store = folder / "demo.out", str(folder / "store")
     with out.open("a") as log:
         start = out.stat().st_size
         process = subprocess.Popen(
-            [sys.executable, "-m", "webapp.cli", "demo", "--host", "127.0.0.1", "--port", str(port)]
-            + ["--store", str(folder / "store")],
+            [sys.executable, "-m", "webapp.cli", "demo", "--host", "127.0.0.1", "--port", str(port), "--store", store],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=log,

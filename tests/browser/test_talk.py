@@ -1,4 +1,4 @@
-"""A presenter and four phones go through the whole sample talk. Every page and phase is looked at by axe and photographed."""
+"""A presenter and four phones go through the whole sample talk. axe looks at every page and phase."""
 
 from __future__ import annotations
 

@@ -94,39 +94,19 @@ async def test_broken_json_is_refused(web: Web, code: str, body: bytes) -> None:
         assert len(response.json()["detail"]) < 300
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "application/xml", "application/jsonx", "multipart/mixed"])
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/xml", "application/jsonx", "multipart/form-data; boundary=b"]
+)
 async def test_another_content_type_is_refused(web: Web, code: str, content_type: str) -> None:
     phone = await web.join(code)
     response = await phone.http.post(f"/r/{code}/responses", content=b"{}", headers={"content-type": content_type})
     assert response.status_code == 415
 
 
-@pytest.mark.parametrize(
-    ("content_type", "body"),
-    [
-        ("multipart/form-data", b"x"),
-        ("multipart/form-data; boundary=b", b"x"),
-        (
-            "multipart/form-data; boundary=b",
-            b'--b\r\ncontent-disposition: form-data; name="f"; filename="f"\r\n\r\nx\r\n',
-        ),
-        (
-            "multipart/form-data; boundary=b; charset=none",
-            b'--b\r\ncontent-disposition: form-data; name="f"\r\n\r\nx\r\n--b--',
-        ),
-        (
-            "multipart/form-data; boundary=b",
-            b'--b\r\ncontent-disposition: form-data; name="f"\r\n\r\n\xff\r\n--b--\r\n',
-        ),
-        (FORM, b"&".join(b"a%d=1" % n for n in range(500))),
-        (FORM, b"\xff=\xff&%ff=%ff&=&&;"),
-    ],
-)
-async def test_a_broken_form_is_refused_or_read_but_never_a_server_error(
-    web: Web, code: str, content_type, body
-) -> None:
+@pytest.mark.parametrize("body", [b"&".join(b"a%d=1" % n for n in range(500)), b"\xff=\xff&%ff=%ff&=&&;", b"%"])
+async def test_a_broken_form_is_refused_and_never_a_server_error(web: Web, code: str, body: bytes) -> None:
     phone = await web.join(code)
-    response = await phone.http.post(f"/r/{code}/responses", content=body, headers={"content-type": content_type})
+    response = await phone.http.post(f"/r/{code}/responses", content=body, headers={"content-type": FORM})
     assert response.status_code in (400, 422)
 
 

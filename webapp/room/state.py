@@ -82,6 +82,7 @@ class RoomState:
     responses: dict[str, Response] = field(default_factory=dict)
     # From here on `responses` again, sorted:
     joins: dict[str, list[Joined]] = field(default_factory=dict, compare=False, repr=False)
+    given_names: set[str] = field(default_factory=set, compare=False, repr=False)
     names: dict[str, list[Named]] = field(default_factory=dict, compare=False, repr=False)
     answers: dict[str, dict[str, list[Answered]]] = field(default_factory=dict, compare=False, repr=False)
     forms: dict[str, dict[str, list[Surveyed]]] = field(default_factory=dict, compare=False, repr=False)
@@ -157,6 +158,7 @@ class RoomState:
         for changed in (event, known):
             if isinstance(changed, Joined):
                 self._present = None
+                self.given_names.add(changed.nickname)
             elif isinstance(changed, Answered):
                 self._tallies.pop(changed.activity, None)
             if isinstance(changed, Joined | Answered) and self._ranks(changed):

@@ -216,8 +216,7 @@ def _raffle_facts(room: LiveRoom, activity_id: str) -> tuple[Raffle, dict[str, A
 
 
 def _join_names(app: App, room: LiveRoom) -> dict[str, Any]:
-    taken = {room.state.nickname(p) for p in room.state.present}
-    name = names.nickname(_random, taken)
+    name = names.nickname(_random, room.state.given_names)
     return {
         "talk_title": room.info.talk.title,
         "code": room.info.code,
