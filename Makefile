@@ -55,10 +55,10 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.txt
 	@touch $@
 
-node_modules/.run: package.json package-lock.json $(VENV)/.run
+node_modules/.run: package.json package-lock.json | $(VENV)/.run
 	scripts/npm-install $(BIN) --omit=dev
 	@touch $@
 
-node_modules/.test: package.json package-lock.json $(VENV)/.run
+node_modules/.test: package.json package-lock.json | $(VENV)/.run
 	scripts/npm-install $(BIN)
 	@touch $@ node_modules/.run

@@ -145,10 +145,15 @@ document.addEventListener("submit", (event) => {
   const fields = new FormData(form, event.submitter);
   const activity = fields.get("activity_id");
   if (outbox.waiting(activity) && !form.querySelector("textarea")) return;
-  const id = crypto.randomUUID?.() ?? fields.get("response_id");
+  const id = newId();
   fields.set("response_id", id);
   outbox.add(id, activity, new URLSearchParams(fields).toString());
 });
+
+/** 96 random bits. `crypto.randomUUID` is missing on a page without TLS, as in a rehearsal on the local network. */
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 /** Shows on each form what of it still waits. */
 function paint() {

@@ -23,8 +23,10 @@ from playwright.sync_api import Browser, BrowserContext, Page
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "screenshots"
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
+PHONE_HOST = "quiz.test"
 PHONE = {"width": 390, "height": 844}
-SMALL_PHONE = {"width": 320, "height": 640}
+SMALL_PHONE_HOST = "quiz.test"
+PHONE = {"width": 320, "height": 640}
 PROJECTOR = {"width": 1920, "height": 1080}
 LAPTOP = {"width": 1280, "height": 800}
 
@@ -71,7 +73,8 @@ class Room:
 
     @property
     def join_url(self) -> str:
-        return f"{self.demo.url}/j/{self.code}"
+        # Not localhost, and without TLS: what a phone in a rehearsal gets, where browsers offer a page less.
+        return f"{self.demo.url.replace('127.0.0.1', PHONE_HOST)}/j/{self.code}"
 
     @property
     def console_url(self) -> str:
@@ -127,7 +130,8 @@ def room(demo: Demo) -> Room:
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict) -> dict:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    hosts = f"--host-resolver-rules=MAP {PHONE_HOST} 127.0.0.1"
+    flags = [hosts, "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     return {**browser_type_launch_args, "args": flags, **({"executable_path": found} if found else {})}
 
 
