@@ -25,8 +25,7 @@ SCREENSHOTS = ROOT / "screenshots"
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 PHONE_HOST = "quiz.test"
 PHONE = {"width": 390, "height": 844}
-SMALL_PHONE_HOST = "quiz.test"
-PHONE = {"width": 320, "height": 640}
+SMALL_PHONE = {"width": 320, "height": 640}
 PROJECTOR = {"width": 1920, "height": 1080}
 LAPTOP = {"width": 1280, "height": 800}
 

@@ -27,6 +27,7 @@ from webapp.errors import BadForm
 from webapp.identity import PRESENTER_COOKIE, same
 from webapp.live_room import LiveRoom
 from webapp.room.commands import Action, CommandRefused
+from webapp.room.events import Asked, Moderated
 from webapp.room.names import normal_code
 from webapp.routes.stage import event_stream, stage_snapshot
 from webapp.talk.check import summary
@@ -35,6 +36,7 @@ from webapp.views.console import ConsoleScreen, console_screen
 router = APIRouter()
 private = APIRouter(dependencies=[Depends(presenter)])
 changing = Depends(same_site)
+REPLY_LOST_AFTER_MS = 120_000
 COALESCE_S = 0.5  # a full console is half a megabyte of HTML
 COOKIE_AGE_S = 30 * 24 * 3600
 
@@ -119,6 +121,8 @@ async def control(request: Request, app: Crowdspike, room: Room) -> Response:
         if "hx-request" in request.headers:
             return app.page(request, "console/refused.html", 200, message=str(refused))
         raise
+    if isinstance(event, Moderated):
+        _reply_again(app, room, event)
     if "hx-request" in request.headers:
         return _page(request, app, room, "console/screen.html")
     if wants_html(request):
@@ -154,6 +158,13 @@ async def questions(room: Room) -> dict[str, Any]:
             for q in room.state.questions()
         ]
     }
+
+
+def _reply_again(app: App, room: LiveRoom, event: Moderated) -> None:
+    """A question for the stage that still has no reply: the process that made it has ended, so it is made here."""
+    asked = room.state.responses.get(event.item.removeprefix("q:"))
+    if isinstance(asked, Asked) and event.at_ms - asked.at_ms > REPLY_LOST_AFTER_MS:
+        app.replies.start(room, asked)
 
 
 def _sign_in(request: Request, app: App, token: str) -> Response:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import mimetypes
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
@@ -36,12 +35,21 @@ def read_files() -> dict[str, File]:
             f"Browser libraries are missing ({missing[0]} …). Run `npm ci`, or start with `make demo`."
         )
     own = {str(path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
-    return {name: _read(path) for name, path in (own | BROWSER_LIBRARIES).items()}
+    bodies = {name: path.read_bytes() for name, path in (own | BROWSER_LIBRARIES).items()}
+    return {name: _file(name, body) for name, body in (bodies | _sheets()).items()}
 
 
-def _read(path: Path) -> File:
-    body = path.read_bytes()
-    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+def _sheets() -> dict[str, bytes]:
+    """Each folder of style sheets, in the order of their names, as one: `css/stage/*.css` is `css/stage.css`."""
+    folders = (path for path in (STATIC / "css").iterdir() if path.is_dir())
+    return {
+        f"css/{folder.name}.css": b"\n".join(sheet.read_bytes() for sheet in sorted(folder.glob("*.css")))
+        for folder in folders
+    }
+
+
+def _file(name: str, body: bytes) -> File:
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return File(body, gzip.compress(body, mtime=0), media_type)
 
 
