@@ -40,7 +40,9 @@ STORE_TRIES = 4
 class LiveRoom:
     """`clock` gives milliseconds since the epoch. Use `load`, then `run` as a task, then `close`."""
 
-    def __init__(self, store: Store, info: RoomInfo, writer: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, info: RoomInfo, writer: str, clock: Callable[[], int], ack_timeout_s: float = 3.0
+    ) -> None:
         self.info = info
         self.state = RoomState(info, moderation=info.talk.moderation)
         self.presence: dict[str, Presence] = {}
@@ -54,7 +56,9 @@ class LiveRoom:
         self._asking: dict[tuple[str, str], set[str]] = {}
         self._watchers: set[asyncio.Event] = set()
         self._beacons: dict[str, Presence] = {}
-        self.responses = GroupCommitter(store, f"{self._prefix}responses/", writer, on_committed=self._take_lines)
+        self.responses = GroupCommitter(
+            store, f"{self._prefix}responses/", writer, self._take_lines, ack_timeout_s=ack_timeout_s
+        )
         self._tail = SegmentTail(store, f"{self._prefix}responses/", skip_writer=writer)
         self._timeline = GroupCommitter(store, f"{self._prefix}timeline/", writer)
         self._timeline_tail = SegmentTail(store, f"{self._prefix}timeline/", skip_writer=writer)
@@ -141,7 +145,8 @@ class LiveRoom:
         stored = self.state.responses.get(response.key)
         if stored is not None:
             return stored
-        await self._admit(response)
+        if not self.responses.has(response.key):  # else it was admitted when it came first, and waits for the store
+            await self._admit(response)
         if isinstance(response, Answered):
             slot = (response.participant, response.activity)
             if self._answering.setdefault(slot, response.id) != response.id:

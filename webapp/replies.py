@@ -98,6 +98,9 @@ class Replies:
         except GatewayError as error:
             log.warning("no reply in room %s: %s", room.info.code, error)
             reply.failed = True
+        except Exception:
+            log.exception("no reply in room %s", room.info.code)
+            reply.failed = True
         finally:
             await reply.ticket.aclose()
         text = reply.text.strip()

@@ -13,7 +13,7 @@ from webapp.errors import NotSaved
 from webapp.live_room import LiveRoom
 from webapp.log.memory import Fault, MemoryStore
 from webapp.room.commands import Action, CommandRefused
-from webapp.room.events import Joined
+from webapp.room.events import Answered, Joined, Response
 from webapp.room.state import RoomInfo
 from webapp.views.console import Presence
 
@@ -83,6 +83,42 @@ async def test_refused_action_leaves_no_trace() -> None:
         with pytest.raises(CommandRefused):
             await a.command(Action("one", "close"))
         assert await store.list(CONTROL) == []
+
+
+async def test_answer_that_waited_for_the_store_is_not_called_late_when_it_comes_again() -> None:
+    """It came in time, the store was down, the question closed, and the phone sends it again."""
+    down = asyncio.Event()
+    now_ms = 1_000_000
+
+    async def hook(method: str, key: str) -> Fault | None:
+        return Fault.REFUSED if method == "put" and down.is_set() else None
+
+    room = LiveRoom(MemoryStore(hook), INFO, "writer-a", lambda: now_ms, ack_timeout_s=0.05)
+    for action in ("next", "open"):
+        await room.command(Action(action, action))
+    quiz = TALK.activities[0]
+    answer = {"id": "answer-1", "participant": "p1", "activity": quiz.id, "choice": ("b",)}
+    down.set()
+    with pytest.raises(NotSaved):
+        await room.submit(Answered(**answer, at_ms=now_ms))
+    await room.command(Action("close", "close"))
+    now_ms += 10_000
+    with pytest.raises(NotSaved):
+        await room.submit(Answered(**answer, at_ms=now_ms))
+    down.clear()
+    stored = await _until_stored(room, Answered(**answer, at_ms=now_ms))
+    assert stored.at_ms == 1_000_000
+    assert room.state.answer(quiz.id, "p1") == stored
+    await room.close()
+
+
+async def _until_stored(room: LiveRoom, response: Answered) -> Response:
+    for _ in range(100):
+        try:
+            return await room.submit(response)
+        except NotSaved:
+            continue
+    raise AssertionError("it was never stored")
 
 
 async def test_console_of_one_process_knows_the_phones_of_the_other() -> None:

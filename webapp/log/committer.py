@@ -93,6 +93,10 @@ class GroupCommitter:
         """When the store began to fail, in seconds of `now`; None while it works."""
         return self._failing_since
 
+    def has(self, key: str) -> bool:
+        """Whether a line under this key was taken and is not stored yet."""
+        return key in self._pending
+
     async def append(self, key: str, line: bytes) -> None:
         """Return once `line` (no newline in it) is stored; raise NotYetStored after `ack_timeout_s`, or at once
         when too much is pending. A `key` that is pending already is waited for and this `line` dropped.
