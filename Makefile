@@ -17,6 +17,7 @@ demo: $(VENV)/.run node_modules/.run ## A whole talk on this machine: web app, o
 test: lint test-unit test-browser ## Set up and run every test
 
 test-unit: $(VENV)/.test node_modules/.test ## Unit, contract and fault tests
+	@PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || scripts/apt-install nginx-light || true
 	$(BIN)/python -m pytest --ignore=tests/browser
 
 test-browser: $(VENV)/.test node_modules/.test ## The pages in real Chromium, at phone and projector sizes
