@@ -19,7 +19,7 @@ from webapp.log.store import NotFound, StoreError
 from webapp.room.names import normal_code
 from webapp.room.state import RoomInfo
 from webapp.routes.static import LibrariesMissing
-from webapp.server import PortTaken, listen, serve, set_up_logging
+from webapp.server import PortTaken, listen, new_loop, serve, set_up_logging
 from webapp.settings import Settings
 from webapp.talk.check import check
 from webapp.talk.model import Talk
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
-    except (Refused, PortTaken, TalkError, StoreError, LibrariesMissing) as error:
+    except (Refused, PortTaken, demo.ReplicaFailed, TalkError, StoreError, LibrariesMissing) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -145,7 +145,7 @@ def _serve(args: argparse.Namespace) -> int:
         print(f"Console   {where}/present?token={app.parts.presenter_token}", flush=True)
         print(f"Replicas  {replicas}\nStore     {settings.store}", flush=True)
 
-    with asyncio.Runner(loop_factory=demo._loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(serve(settings, talks, sock, started))
     return 0
 

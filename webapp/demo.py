@@ -15,7 +15,8 @@ from pathlib import Path
 import segno
 
 from webapp.app import Front
-from webapp.server import serve
+from webapp.context import now_ms
+from webapp.server import new_loop, serve
 from webapp.settings import Settings
 from webapp.talk.model import Talk
 
@@ -23,7 +24,12 @@ SIMULATED = (
     "Simulated: the model. One replica that behaves like a small vLLM server, without a GPU, speaks a prepared text.\n"
     "Everything else is real: the phones, the gateway, the scores, the log in {store}."
 )
+EARLIER_MS = 12 * 3600 * 1000
 REAL = "Nothing is simulated: replies come from {url}."
+
+
+class ReplicaFailed(Exception):
+    """The simulated replica did not start."""
 
 
 def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socket.socket) -> int:
@@ -38,11 +44,12 @@ def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socke
         settings.public_url = settings.public_url or f"http://{address_for_phones(host)}:{port}"
 
         async def started(app: Front) -> None:
+            earlier = [row.code for row in await app.parts.rooms.list() if row.created_ms > now_ms() - EARLIER_MS]
             room = await app.parts.rooms.make(talks[0])
-            print(_welcome(app, room.info.code, port), flush=True)
+            print(_welcome(app, room.info.code, port, earlier), flush=True)
 
         try:
-            with asyncio.Runner(loop_factory=_loop) as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(serve(settings, talks, sock, started))
         except KeyboardInterrupt:
             pass
@@ -61,7 +68,7 @@ def start_engine(qa: Path) -> tuple[subprocess.Popen[bytes], str]:
     assert engine.stdout is not None
     line = engine.stdout.readline().decode().split()
     if not line:
-        raise RuntimeError(f"The simulated replica did not start (exit status {engine.wait()}).")
+        raise ReplicaFailed(f"The simulated replica did not start (exit status {engine.wait()}).")
     return engine, line[-1]
 
 
@@ -86,25 +93,22 @@ def address_for_phones(host: str) -> str:
             return "127.0.0.1"
 
 
-def _welcome(app: Front, code: str, port: int) -> str:
+def _welcome(app: Front, code: str, port: int, earlier: list[str]) -> str:
     settings = app.parts.settings
     here = f"http://localhost:{port}"
     join = f"{settings.public_url}/j/{code}"
     drawing = io.StringIO()
     segno.make(join, error="l").terminal(drawing, border=1, compact=True)
+    others = (
+        f"  Earlier  {', '.join(earlier[:3])} can be gone on with, from the console's list of rooms\n"
+        if earlier
+        else ""
+    )
     honest = SIMULATED.format(store=settings.store) if settings.simulated else REAL.format(url=settings.inference_url)
     return (
         f"\ncrowdspike · {app.parts.talks[0].title} · room {code}\n\n"
         f"  Console  {here}/present?token={app.parts.presenter_token}\n"
         f"  Stage    {here}/stage/{code}\n"
-        f"  Join     {join}   (phones on the same network)\n\n"
+        f"  Join     {join}   (phones on the same network)\n{others}\n"
         f"{drawing.getvalue()}\n{honest}\nCtrl-C ends everything."
     )
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # not on every platform
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

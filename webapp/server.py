@@ -101,6 +101,15 @@ async def serve(
         await task
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's event loop where there is one."""
+    try:
+        import uvloop  # not on every platform
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 def set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
