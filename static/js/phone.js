@@ -24,17 +24,17 @@ let pollTimer = 0;
 let misses = [];
 let roundTrips = [];
 let refreshing = null;
+let stale = false;
 
 // ---- the screen
 
+/** Fetches the screen. When that fails it is stale, and the next poll that comes through fetches it again. */
 async function refresh(wanted = version) {
   while (refreshing) await refreshing;
-  refreshing = swap(wanted);
-  try {
-    return await refreshing;
-  } finally {
-    refreshing = null;
-  }
+  refreshing = swap(wanted).catch(() => false);
+  stale = !(await refreshing);
+  refreshing = null;
+  return !stale;
 }
 
 async function swap(wanted) {
@@ -94,7 +94,7 @@ async function poll() {
 async function follow(state) {
   // An answer from a cache may be older than one that came before it: a version never goes back.
   const closed = state.version === version && phase === "open" && state.phase !== "open";
-  if (state.version < version || (state.version === version && !closed)) {
+  if (state.version < version || (state.version === version && !closed && !stale)) {
     if (state.version === version) phase = state.phase ?? "";
     return;
   }

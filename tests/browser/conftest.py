@@ -160,7 +160,7 @@ class Guest:
         return self.page.context
 
     def offline(self, on: bool = True) -> None:
-        self.watch.allowed += ("net::ERR", "Failed to load resource")
+        self.watch.allowed += ("net::ERR", "Failed to load resource", "Failed to fetch")
         self.context.set_offline(on)
 
 

@@ -77,6 +77,23 @@ def test_half_read_reply_goes_on_after_the_network_was_lost(phone: Any, room: Ro
     assert whole.startswith(half) and len(whole) > len(half)
 
 
+def test_link_that_drops_every_second_or_two_still_carries_a_question_and_its_reply(phone: Any, room: Room) -> None:
+    one: Guest = phone()
+    room.control("goto", activity="ask")
+    room.control("open")
+    one.page.locator("textarea").fill("How does Karpenter choose an instance type?")
+    one.page.get_by_role("button", name="Ask").click()
+    for _ in range(6):
+        one.offline()
+        one.page.wait_for_timeout(700)
+        one.offline(False)
+        one.page.wait_for_timeout(1300)
+    expect(one.page.locator(".reply")).to_have_attribute("aria-busy", "false", timeout=20_000)
+    stored = [r for r in room.records() if r["type"] == "asked"]
+    assert len(stored) == 1
+    assert one.page.locator("[data-reply]").inner_text() == stored[0]["reply"]
+
+
 def test_same_person_comes_back_after_closing_the_page(phone: Any, room: Room) -> None:
     one: Guest = phone()
     name = one.page.locator("[data-nickname]").first.inner_text()
