@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -92,6 +92,7 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
         registry=registry,
         limiter=FixedWindowRateLimiter(MemoryStorage()),
     )
+    _observe(registry, parts.rooms)
     pages = _pages(parts, build)
     await pool.start()
     sweeper = asyncio.create_task(_sweep(parts.rooms))
@@ -106,6 +107,21 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
         await parts.rooms.close()
         await pool.close()
         await store.close()
+
+
+def _observe(registry: CollectorRegistry, rooms: Rooms) -> None:
+    """Gauges that are read from the rooms of this process when they are asked for."""
+
+    def gauge(name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(name, text, registry=registry).set_function(read)
+
+    gauge("crowdspike_participants", "Phones in live rooms.", lambda: sum(len(r.state.present) for r in rooms.live))
+    gauge("crowdspike_log_pending", "Lines not stored yet.", lambda: sum(r.responses.pending for r in rooms.live))
+    gauge(
+        "crowdspike_log_put_ms",
+        "How long a segment's last PUT took, in the slowest room.",
+        lambda: max((r.responses.last_put_ms or 0 for r in rooms.live), default=0),
+    )
 
 
 async def shared_secret(store: Store) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -113,6 +113,11 @@ class Rooms:
             except Exception:
                 log.exception("room %s: reading the log went wrong", room.info.code)
                 await asyncio.sleep(1)
+
+    @property
+    def live(self) -> Collection[LiveRoom]:
+        """The rooms that this process keeps up with."""
+        return self._live.values()
 
     async def list(self) -> list[RoomRow]:
         """All rooms in the store, the newest first. Raises NotSaved when the store does not answer."""

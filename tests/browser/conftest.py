@@ -38,6 +38,7 @@ class Demo:
     code: str
     token: str
     process: subprocess.Popen[str]
+    store: Path
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
@@ -104,7 +105,7 @@ def start_demo(folder: Path, port: int, **environment: str) -> Demo:
         time.sleep(0.05)
     code, token = re.search(r"room (\w{4})", text), re.search(r"token=(\w+)", text)
     assert code and token
-    return Demo(f"http://127.0.0.1:{port}", code[1], token[1], process)
+    return Demo(f"http://127.0.0.1:{port}", code[1], token[1], process, Path(store))
 
 
 def stop(process: subprocess.Popen[str]) -> None:

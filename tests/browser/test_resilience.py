@@ -94,6 +94,28 @@ def test_link_that_drops_every_second_or_two_still_carries_a_question_and_its_re
     assert one.page.locator("[data-reply]").inner_text() == stored[0]["reply"]
 
 
+def test_presenter_is_told_when_the_store_fails_and_the_answer_is_saved_when_it_is_back(
+    console: Guest, phone: Any, room: Room
+) -> None:
+    one: Guest = phone()
+    open_first_question(room)
+    button = one.page.locator("button[name=choice][value=b]")
+    expect(button).to_be_visible()
+    folder = room.demo.store / "rooms" / room.code / "responses"
+    away = folder.with_name("away")
+    folder.rename(away)
+    folder.write_text("in the way")
+    one.watch.allowed += ("503",)
+    button.click()
+    expect(one.page.locator("[data-outbox-status]")).to_contain_text("kept on this phone")
+    expect(console.page.locator("[data-connection]")).to_contain_text("The store does not answer")
+    folder.unlink()
+    away.rename(folder)
+    expect(one.page.locator("#screen")).to_contain_text("Saved", timeout=20_000)
+    expect(console.page.locator("[data-connection]")).to_be_hidden()
+    assert len(answers(room)) == 1
+
+
 def test_same_person_comes_back_after_closing_the_page(phone: Any, room: Room) -> None:
     one: Guest = phone()
     name = one.page.locator("[data-nickname]").first.inner_text()

@@ -22,7 +22,7 @@ def facts(state: RoomState, now_ms: int) -> dict[str, Any]:
     return {
         "phases": [state.of(a).phase(now_ms) for a in ACTIVITIES],
         "standings": state.standings(),
-        "distribution": [state.distribution(q) for q in (QUIZ, SEVERAL)],
+        "distribution": [state.tally(q) for q in (QUIZ, SEVERAL)],
         "winners": state.of("raffle").winners,
         "entrants": state.of("raffle").entrants,
         "questions": state.questions(),

@@ -101,7 +101,7 @@ def test_an_answer_in_the_second_after_closing_counts_and_later_ones_do_not() ->
     room.after(0.001).answer("ben", QUIZ.id, "b")
     room.after(3).do("reveal")
     assert scores(room) == {"ann": 817, "ben": 0, "cy": 0, "dee": 0}  # 1000 × (1 − 11 / 60) = 816.7
-    assert room.state.distribution(QUIZ) == {"a": 0, "b": 1, "c": 0}
+    assert room.state.tally(QUIZ) == ({"a": 0, "b": 1, "c": 0}, 1)
 
 
 def test_the_time_limit_closes_by_itself_with_the_same_second_of_grace() -> None:
@@ -160,7 +160,7 @@ def test_a_removed_participant_has_no_rank_and_no_vote_until_let_in_again() -> N
     room.do("reveal")
     room.do("remove", participant="ann")
     assert scores(room) == {"ben": 0}
-    assert room.state.distribution(QUIZ)["b"] == 0
+    assert room.state.tally(QUIZ)[1] == 0
     room.do("restore", participant="ann")
     assert scores(room) == {"ann": 950, "ben": 0}
 

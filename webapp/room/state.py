@@ -284,12 +284,8 @@ class RoomState:
         assert window is not None
         return mark(quiz, answer.choice, answer.at_ms - window.opened_ms, self.talk.scoring)
 
-    def distribution(self, quiz: Quiz) -> dict[str, int]:
-        """How many chose each option, by option id. To be read only."""
-        return self.tally(quiz)[0]
-
     def tally(self, quiz: Quiz) -> tuple[dict[str, int], int]:
-        """The distribution, and how many answers count."""
+        """How many chose each option, by option id, and how many answers count. To be read only."""
         known = self._tallies.get(quiz.id)
         if known is None:
             counts, total = {option.id: 0 for option in quiz.options}, 0

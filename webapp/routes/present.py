@@ -109,7 +109,10 @@ async def events(app: Crowdspike, room: Room) -> Response:
     def view() -> object:
         return replace(_screen(app, room), now_ms=0)
 
-    return event_stream(app, room, view, lambda: stage_snapshot(app, room), COALESCE_S)
+    def snapshot() -> dict[str, Any]:
+        return {**stage_snapshot(app, room), "store_fails": room.responses.failing_since is not None}
+
+    return event_stream(app, room, view, snapshot, COALESCE_S)
 
 
 @private.post("/present/{code}/control", dependencies=[changing])
