@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "screenshots"
@@ -79,6 +79,9 @@ class Room:
     @property
     def console_url(self) -> str:
         return f"{self.demo.url}/present/{self.code}"
+
+
+expect.set_options(timeout=15_000)  # a bound for a busy machine, not an expectation
 
 
 def free_port() -> int:
@@ -211,6 +214,14 @@ def stage(guest: Any, room: Room) -> Guest:
     one = guest(PROJECTOR)
     one.page.goto(room.stage_url)
     return one
+
+
+def whole_reply(page: Page) -> Locator:
+    """The model's text on a phone, once it is complete."""
+    expect(page.locator(".reply").first).not_to_have_attribute("aria-busy", "true")
+    text = page.locator(".reply-text").locator("visible=true").first
+    expect(text).to_have_text(re.compile(r"\w"))
+    return text
 
 
 def picture(page: Page, name: str) -> None:
