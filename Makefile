@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-unit test-browser lint bench-crowd bench-edge screenshots lock clean
+.PHONY: help demo check test test-unit test-browser lint bench-crowd bench-edge bench-engine screenshots lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-crowd: $(VENV)/.test node_modules/.run ## 1,000 scripted phones in one roo
 
 bench-edge: $(VENV)/.test ## 5,000 state polls a second through an HTTP cache: what reaches the origin
 	$(BIN)/python -m loadgen.edge
+
+bench-engine: $(VENV)/.test ## Ten simulated replicas on one core: streamed tokens a second, CPU per token, smoothness
+	$(BIN)/python -m loadgen.bench_engine
 
 screenshots: $(VENV)/.test node_modules/.test ## Pictures of every page and phase into screenshots/
 	scripts/install-chromium

@@ -21,7 +21,7 @@ from loadgen.stand import TALK
 from tests.log.faulty_s3 import FaultyS3
 from webapp.log.s3 import connect
 
-QUICK = ("--ttft-ms", "10", "--itl-ms", "1", "--max-num-seqs", "64")
+QUICK = ("--profile", "instant", "--max-num-seqs", "64")
 KEYS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
 
 

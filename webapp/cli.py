@@ -6,6 +6,9 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,9 +16,11 @@ from pydantic import ValidationError
 from inference.engine import server as engine
 from webapp import demo, export
 from webapp.context import now_ms
+from webapp.gateway import keys
+from webapp.gateway import log as request_log
 from webapp.live_room import LiveRoom
 from webapp.log.open import open_store
-from webapp.log.store import NotFound, StoreError
+from webapp.log.store import NotFound, Store, StoreError
 from webapp.room.names import normal_code
 from webapp.room.state import RoomInfo
 from webapp.routes.static import LibrariesMissing
@@ -31,11 +36,17 @@ class Refused(Exception):
     """What the person must put right."""
 
 
+REFUSALS = (
+    *(Refused, PortTaken, demo.ReplicaFailed, TalkError, StoreError, LibrariesMissing),
+    *(keys.BadName, keys.NoSuchKey),
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
-    except (Refused, PortTaken, demo.ReplicaFailed, TalkError, StoreError, LibrariesMissing) as error:
+    except REFUSALS as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -98,7 +109,48 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("code", help="the room's code")
     sub.add_argument("--format", choices=sorted(export.FORMATS), default="csv")
     _store(sub)
+    _keys(
+        commands.add_parser("keys", help="API keys for /v1.").add_subparsers(required=True, metavar="COMMAND"), command
+    )
     return parser
+
+
+def _keys(into, command) -> None:
+    sub = command(
+        "add",
+        _add_key,
+        "Makes an API key and prints it, this once: the store keeps only its hash.",
+        "  crowdspike keys add k6 --store s3://my-bucket/talks\n"
+        "  KEY=$(crowdspike keys add analyst --requests-per-minute 60 --tokens-per-minute 20000)",
+        into=into,
+    )
+    sub.add_argument("name", help="who uses it, as logs show it; never used again for another key")
+    sub.add_argument("--requests-per-minute", type=_positive, metavar="N", help="in each web process (no limit)")
+    sub.add_argument("--tokens-per-minute", type=_positive, metavar="N", help="prompts and answers together (no limit)")
+    _store(sub)
+    sub = command(
+        "list",
+        _list_keys,
+        "The API keys, revoked ones too, by name.",
+        "  crowdspike keys list --store s3://my-bucket/talks",
+        into=into,
+    )
+    _store(sub)
+    sub = command(
+        "revoke",
+        _revoke_key,
+        "Ends an API key for good. Running servers take note within 10 seconds.",
+        "  crowdspike keys revoke k6 --store s3://my-bucket/talks",
+        into=into,
+    )
+    sub.add_argument("name")
+    _store(sub)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _store(parser: argparse.ArgumentParser) -> None:
@@ -137,13 +189,18 @@ def _demo(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     set_up_logging()
     settings, talks = _settings(args), _talks(args)
+    if settings.log_requests:
+        request_log.set_up()
     sock = listen(args.host, args.port)
 
     async def started(app) -> None:
         where = settings.public_url or f"http://{args.host}:{sock.getsockname()[1]}"
         replicas = ", ".join(settings.inference_urls) or "none: replies will wait until one is configured"
         print(f"Console   {where}/present?token={app.parts.presenter_token}", flush=True)
-        print(f"Replicas  {replicas}\nStore     {settings.store}", flush=True)
+        openai = (
+            "a key is needed, see `crowdspike keys add --help`" if settings.api_keys == "required" else "open to all"
+        )
+        print(f"Replicas  {replicas}\nStore     {settings.store}\nAPI       {where}/v1 ({openai})", flush=True)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(serve(settings, talks, sock, started))
@@ -161,14 +218,57 @@ def _export(args: argparse.Namespace) -> int:
 
 
 async def _read_room(settings: Settings, code: str):
+    async with _opened(settings) as store:
+        try:
+            info = RoomInfo.from_json(json.loads(await store.get(f"rooms/{code}/room.json")))
+            room = LiveRoom(store, info, "", now_ms)
+            await room.catch_up()
+            return room.state
+        except NotFound:
+            raise Refused(f"There is no room {code} in {settings.store}.") from None
+
+
+def _add_key(args: argparse.Namespace) -> int:
+    async def add() -> str:
+        async with _opened(_settings(args)) as store:
+            return await keys.add(store, args.name, now_ms(), args.requests_per_minute, args.tokens_per_minute)
+
+    print(asyncio.run(add()))
+    print("Keep it: it cannot be shown again. Send it as `Authorization: Bearer …`.", file=sys.stderr)
+    return 0
+
+
+def _list_keys(args: argparse.Namespace) -> int:
+    async def read() -> list[keys.Key]:
+        async with _opened(_settings(args)) as store:
+            return await keys.read(store)
+
+    for key in asyncio.run(read()):
+        state = f"revoked {_date(key.revoked_ms)}" if key.revoked_ms else "good"
+        limits = f"{key.requests_per_minute or 'any'} requests, {key.tokens_per_minute or 'any'} tokens a minute"
+        print(f"{key.name:<24}  made {_date(key.created_ms)}  {state:<18}  {limits}")
+    return 0
+
+
+def _revoke_key(args: argparse.Namespace) -> int:
+    async def revoke() -> None:
+        async with _opened(_settings(args)) as store:
+            await keys.revoke(store, args.name, now_ms())
+
+    asyncio.run(revoke())
+    print(f"Revoked. Running servers take note within {keys.REREAD_EVERY_S:.0f} s.")
+    return 0
+
+
+def _date(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Store]:
     store = open_store(settings.store, settings.s3_endpoint_url)
     try:
-        info = RoomInfo.from_json(json.loads(await store.get(f"rooms/{code}/room.json")))
-        room = LiveRoom(store, info, "", now_ms)
-        await room.catch_up()
-        return room.state
-    except NotFound:
-        raise Refused(f"There is no room {code} in {settings.store}.") from None
+        yield store
     finally:
         await store.close()
 

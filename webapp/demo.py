@@ -16,6 +16,7 @@ import segno
 
 from webapp.app import Front
 from webapp.context import now_ms
+from webapp.gateway import log as request_log
 from webapp.server import new_loop, serve
 from webapp.settings import Settings
 from webapp.talk.model import Talk
@@ -35,12 +36,17 @@ class ReplicaFailed(Exception):
 def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socket.socket) -> int:
     """Runs until Ctrl-C. Returns the exit status."""
     engine: subprocess.Popen[bytes] | None = None
+    settings = _unless_set(settings, log_requests=False)
     with tempfile.TemporaryDirectory(prefix="crowdspike-") as folder:
         if not settings.inference_urls:
             qa = Path(folder) / "qa.json"
             qa.write_text(json.dumps([asdict(entry) for talk in talks for entry in talk.qa]), encoding="utf-8")
             engine, url = start_engine(qa)
             settings = settings.model_copy(update={"inference_url": url, "simulated": True})
+            # Nothing is spent on a replica of this machine. A real one, and its key, are not for the whole network.
+            settings = _unless_set(settings, api_keys="off")
+        if settings.log_requests:
+            request_log.set_up()
         settings.public_url = settings.public_url or f"http://{address_for_phones(host)}:{port}"
 
         async def started(app: Front) -> None:
@@ -58,6 +64,11 @@ def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socke
                 end(engine)
     print("\nStopped. The room's answers are in the store.")
     return 0
+
+
+def _unless_set(settings: Settings, **defaults: object) -> Settings:
+    """With other defaults than those of `crowdspike serve`."""
+    return settings.model_copy(update={k: v for k, v in defaults.items() if k not in settings.model_fields_set})
 
 
 def start_engine(qa: Path) -> tuple[subprocess.Popen[bytes], str]:

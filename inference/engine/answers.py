@@ -1,4 +1,4 @@
-"""What a simulated replica says. Pure and deterministic: the same messages always get the same words."""
+"""What a simulated replica says. Pure and deterministic: the same messages and seed always get the same words."""
 
 from __future__ import annotations
 
@@ -59,24 +59,28 @@ def read_entries(text: str) -> tuple[Entry, ...]:
         raise ValueError('each entry needs "question" and "answer"') from error
 
 
-def reply(prompt: str, entries: Sequence[Entry]) -> str:
-    """The answer to the last user message: a comment where it asks for one, else the entry that fits best."""
+def reply(prompt: str, entries: Sequence[Entry], seed: int = 0) -> str:
+    """The answer to the last user message: a comment where it asks for one, else the entry that fits best. Where
+    several fit as well, the seed chooses."""
     first, _, rest = prompt.lstrip().partition("\n")
     if first.strip().lower() == COMMENT_MARK:
-        return comment(rest)
+        return comment(rest, seed)
     words = _words(prompt)
     text = f" {' '.join(_WORD.findall(prompt.casefold()))} "
     scored = [(_score(entry, words, text), entry) for entry in entries]
-    score, best = max(scored, key=lambda pair: pair[0], default=(0.0, None))
-    return best.answer if best is not None and score >= ENOUGH_SCORE else FALLBACK
+    score = max((score for score, _ in scored), default=0.0)
+    if score < ENOUGH_SCORE:
+        return FALLBACK
+    best = [entry for found, entry in scored if found == score]
+    return best[seed % len(best)].answer
 
 
-def comment(prompt: str) -> str:
+def comment(prompt: str, seed: int = 0) -> str:
     """A friendly sentence on the option that stands on the line `Choice: …`; it gives no solution away."""
     choice = re.search(r"^Choice:[ \t]*(\S.*)$", prompt, re.MULTILINE)
     if choice is None:
         return PLAIN_COMMENT
-    template = COMMENTS[zlib.crc32(prompt.encode("utf-8", "replace")) % len(COMMENTS)]
+    template = COMMENTS[(zlib.crc32(prompt.encode("utf-8", "replace")) + seed) % len(COMMENTS)]
     return template.format(choice=f"“{choice[1].strip()[:CHOICE_LENGTH]}”")
 
 

@@ -20,11 +20,14 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the client of one arrival would have measured: when each of its tokens came, in seconds of the trace."""
+    """What the client of one arrival would have measured: when each of its tokens came, in seconds of the trace. When it
+    came into the engine's queue and when it was first scheduled only a simulation knows."""
 
     arrival: Arrival
     token_s: tuple[float, ...]
-    preemptions: int
+    preemptions: int = 0
+    queued_s: float | None = None
+    scheduled_s: float | None = None
 
     @property
     def ttft_s(self) -> float:
@@ -56,4 +59,6 @@ def run(core: Core, trace: Iterable[Arrival], overhead_s: float = 0.0) -> list[S
         for seq in core.advance(now_s)[1]:
             assert isinstance(seq.payload, int)
             tokens[seq.payload].append(now_s)
-    return [Served(a, tuple(t), s.preemptions) for a, t, s in zip(arrivals, tokens, seqs, strict=True)]
+    return [
+        Served(a, tuple(t), s.preemptions, s.arrived_s, s.scheduled_s) for a, t, s in zip(arrivals, tokens, seqs, strict=True)
+    ]

@@ -43,6 +43,15 @@ def test_pieces_carry_their_leading_space():
     assert pieces("A pod is, well, small.") == ["A", " pod", " is", ",", " well", ",", " small", "."]
 
 
+def test_seed_chooses_among_answers_that_fit_as_well():
+    twice = (Entry("What is a pod?", "A group.", ("pod",)), Entry("What is a pod?", "A unit.", ("pod",)))
+    assert {reply("pod?", twice, seed) for seed in range(4)} == {"A group.", "A unit."}
+    assert reply("pod?", twice, 3) == reply("pod?", twice, 3)
+    assert reply("pod?", twice) == "A group."
+    prompt = "[comment]\nChoice: b"
+    assert {reply(prompt, (), seed) for seed in range(len(COMMENTS))} == {c.format(choice="“b”") for c in COMMENTS}
+
+
 def test_comment_names_the_choice_and_nothing_of_the_solution():
     prompt = "[comment]\nQuestion: What is {0}?\nChoice: 32 {seats} % sure\nWrite a short comment."
     assert "“32 {seats} % sure”" in reply(prompt, ENTRIES)

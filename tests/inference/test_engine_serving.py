@@ -1,24 +1,30 @@
 import asyncio
-import json
-import signal
 from collections import Counter
 
 import openai
 import pytest
 
-from inference.engine.seats import Pace, Seats
 from inference.pool import RUNNING, WAITING, gauge
-from inference.upstream import ConnectFailed, ConnectionLost, Upstream
-from tests.inference.servers import LONG_ANSWER, STEADY, STORY, engine, engine_process, get, serving, until
+from inference.upstream import Upstream
+from tests.inference.servers import (
+    LONG_ANSWER,
+    STEADY,
+    STORY,
+    engine,
+    get,
+    serving,
+    until,
+)
 
 CHAT = "/v1/chat/completions"
 STREAM = b'{"messages":[{"role":"user","content":"long story"}],"stream":true}'
+POD = b'{"messages":[{"role":"user","content":"pod"}]}'
 WHOLE = b'{"messages":[{"role":"user","content":"story"}]}'
 
 
 async def figures(url: str) -> tuple[int, int]:
     _, body = await get(url, "/metrics")
-    return gauge(body.decode(), RUNNING), gauge(body.decode(), WAITING)
+    return gauge(body, RUNNING), gauge(body, WAITING)
 
 
 async def test_official_client_reads_answers_and_streams():
@@ -46,11 +52,11 @@ async def test_at_most_max_num_seqs_run_and_the_rest_is_seen_waiting():
     async with serving(replica) as url:
         upstream = Upstream(url)
         exchanges = await asyncio.gather(*(upstream.post(CHAT, STREAM) for _ in range(40)))
-        await until(lambda: replica.seats.running + replica.seats.waiting == 40)
+        await until(lambda: replica.running + replica.waiting == 40)
         assert await figures(url) == (32, 8)
         for exchange in exchanges:
             exchange.close()
-        await until(lambda: replica.seats.running + replica.seats.waiting == 0)
+        await until(lambda: replica.running + replica.waiting == 0)
         assert await figures(url) == (0, 0)
 
 
@@ -60,41 +66,44 @@ async def test_client_that_leaves_frees_its_seat(body):
     async with serving(replica) as url:
         upstream = Upstream(url)
         first = asyncio.create_task(upstream.post(CHAT, body))
-        await until(lambda: replica.seats.running == 1)
+        await until(lambda: replica.running == 1)
         second = asyncio.create_task(upstream.post(CHAT, body))
-        await until(lambda: replica.seats.waiting == 1)
+        await until(lambda: replica.waiting == 1)
         if body is STREAM:
             (await second).close()
         second.cancel()  # leaves while it waits
-        await until(lambda: replica.seats.waiting == 0)
+        await until(lambda: replica.waiting == 0)
         if body is STREAM:
             (await first).close()
         first.cancel()
-        await until(lambda: replica.seats.running == 0)
+        await until(lambda: replica.running == 0)
 
 
 async def test_waiting_requests_are_served_first_come_first_served():
-    seats = Seats(1)
+    replica = engine(STEADY, max_num_seqs=1)
     order = []
 
-    async def take(name: int) -> None:
-        async with seats.seat():
-            order.append(name)
-            await asyncio.sleep(0)
+    async def ask(url: str, name: int) -> None:
+        await (await Upstream(url).post(CHAT, POD)).read()
+        order.append(name)
 
-    async with seats.seat():
-        tasks = [asyncio.create_task(take(i)) for i in range(6)]
-        await until(lambda: seats.waiting == 6)
+    async with serving(replica) as url:
+        first = await Upstream(url).post(CHAT, STREAM)
+        tasks = []
+        for i in range(6):
+            tasks.append(asyncio.create_task(ask(url, i)))
+            await until(lambda: replica.waiting == len(tasks))
         tasks[2].cancel()
-        await until(lambda: seats.waiting == 5)
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: replica.waiting == 5)
+        first.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [0, 1, 3, 4, 5]
-    assert (seats.running, seats.waiting) == (0, 0)
+    assert (replica.running, replica.waiting, replica.unfinished) == (0, 0, 0)
 
 
 async def test_streams_of_a_full_replica_advance_together():
     """32 streams at a steady pace: each has its tokens when the last begins, none is starved."""
-    async with serving(engine(Pace(0.01, 0.005))) as url:
+    async with serving(engine(STEADY)) as url:
         upstream = Upstream(url)
         exchanges = await asyncio.gather(*(upstream.post(CHAT, STREAM) for _ in range(32)))
         read = Counter()
@@ -113,34 +122,9 @@ async def test_finished_requests_and_tokens_are_counted():
         upstream = Upstream(url)
         for body in (b'{"prompt":"pod","max_tokens":3}', b'{"prompt":"pod"}'):
             await (await upstream.post("/v1/completions", body)).read()
-        text = (await get(url, "/metrics"))[1].decode()
+        page = (await get(url, "/metrics"))[1]
+    text = page.decode()
     assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name="mistral"} 1.0' in text
     assert 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="mistral"} 1.0' in text
-    assert gauge(text, "vllm:generation_tokens_total") == 3 + len(["A", " pod", " is", " a", " group", ".", "end"])
-    assert gauge(text, "vllm:prompt_tokens_total") == 4
-
-
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_ends_the_process_cleanly_with_streams_open(sig, tmp_path):
-    qa = tmp_path / "qa.json"
-    qa.write_text(json.dumps([{"question": "long story", "answer": LONG_ANSWER}]))
-    async with engine_process("--qa", str(qa), "--ttft-ms", "0") as replica:
-        upstream = Upstream(replica.url)
-        exchanges = [await upstream.post(CHAT, STREAM) for _ in range(3)]
-        for exchange in exchanges:
-            assert b"chat.completion.chunk" in await exchange.chunk()
-        replica.send(sig)
-        for exchange in exchanges:
-            with pytest.raises(ConnectionLost):
-                await exchange.read()
-        assert await asyncio.wait_for(replica.process.wait(), 5) == 0
-        with pytest.raises(ConnectFailed):
-            await upstream.get("/health")
-
-
-async def test_broken_question_file_is_named_and_ends_with_status_2(tmp_path, capfd):
-    qa = tmp_path / "broken.json"
-    qa.write_text('{"question": 1}')
-    async with engine_process("--qa", str(qa)) as replica:
-        assert await replica.process.wait() == 2
-    assert "broken.json: expected a list" in capfd.readouterr().err
+    assert gauge(page, b"vllm:generation_tokens_total") == 3 + len(["A", " pod", " is", " a", " group", ".", "end"])
+    assert gauge(page, b"vllm:prompt_tokens_total") == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -40,17 +41,21 @@ async def crowdspike(*arguments: str, **settings: str) -> tuple[int, str, str]:
 
 
 @asynccontextmanager
-async def serving(*arguments: str, **settings: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """What `crowdspike serve` printed first, while it runs."""
+async def serving(
+    *arguments: str, command: str = "serve", **settings: str
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """The line with the console's link that `crowdspike serve` prints, while it runs."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "webapp.cli", "serve", *arguments),
+        *(sys.executable, "-m", "webapp.cli", command, *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=environment(**settings),
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
-            yield (await process.stdout.readline()).decode(), process
+            while "Console" not in (line := (await process.stdout.readline()).decode()):
+                assert line, "it ended"
+            yield line, process
     finally:
         if process.returncode is None:
             process.kill()
@@ -152,7 +157,87 @@ async def test_serve_prints_a_link_that_signs_in_and_ends_in_order(tmp_path: Pat
         assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "engine", "talk check", "export"])
+def keys(capsys: pytest.CaptureFixture[str], store: Path, *arguments: str) -> tuple[int, str, str]:
+    """`crowdspike keys …` in this process: exit status, standard output, standard error."""
+    try:
+        status = main(["keys", *arguments, "--store", str(store)])
+    except SystemExit as left:
+        status = left.code
+    return status, *capsys.readouterr()
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, secret, said = keys(capsys, tmp_path, "add", "k6", "--requests-per-minute", "60")
+    assert status == 0
+    assert re.fullmatch(r"csk_[\w-]{43}\n", secret)
+    assert "cannot be shown again" in said
+    keys(capsys, tmp_path, "add", "analyst")
+    keys(capsys, tmp_path, "revoke", "k6")
+    status, out, err = keys(capsys, tmp_path, "list")
+    assert (status, err) == (0, "")
+    analyst, k6 = out.splitlines()
+    assert re.match(r"analyst +made \d{4}-\d\d-\d\d  good .* any requests, any tokens", analyst)
+    assert re.match(r"k6 +made \S+  revoked \d{4}-\d\d-\d\d  60 requests, any tokens", k6)
+    stored = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(stored) == 2
+    assert not [text for text in (out, *stored) if secret.strip() in text]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("add", "a/b"), "'a/b' is no name for a key"),
+        (("add", "taken"), "Choose a name"),
+        (("revoke", "nobody"), "There is no key 'nobody'"),
+        (("add", "x", "--requests-per-minute", "0"), "above 0"),
+        (("add", "x", "--tokens-per-minute", "many"), "above 0"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_said(tmp_path: Path, capsys, arguments, said: str) -> None:
+    keys(capsys, tmp_path, "add", "taken")
+    status, out, err = keys(capsys, tmp_path, *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+async def test_serve_takes_keys_that_were_made_and_logs_requests_as_json(tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "store"))
+    _, secret, _ = await crowdspike("keys", "add", "k6", *store)
+    async with serving("--port", "0", *store) as (line, process), httpx.AsyncClient() as http:
+        url = re.search(r"http://[^/]+", line)[0]
+        assert (await http.get(f"{url}/v1/models")).status_code == 401
+        assert (await http.get(f"{url}/v1")).json()["error"]["type"] == "invalid_request_error"
+        known = {"authorization": f"Bearer {secret.strip()}", "x-request-id": "r-7"}
+        assert (await http.get(f"{url}/v1/models", headers=known)).status_code == 200
+        assert (await http.post(f"{url}/v1/completions", content=b"{", headers=known)).status_code == 400
+        process.terminate()
+        lines = (await process.stdout.read()).decode().splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [(entry["status"], entry["key"]) for entry in logged] == [(401, None), (404, None), (400, "k6")]
+    assert logged[-1]["request_id"] == "r-7"
+    assert secret.strip() not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [({}, 200), ({"CROWDSPIKE_API_KEYS": "required"}, 401), ({"INFERENCE_URL": "http://127.0.0.1:9"}, 401)],
+    ids=["simulated", "set", "real"],
+)
+async def test_demo_wants_no_key_for_a_simulated_replica_alone(tmp_path: Path, settings, status: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--host", "127.0.0.1", "--port", str(port), "--store", str(tmp_path))
+    async with serving(*options, command="demo", **settings) as (_, process), httpx.AsyncClient() as http:
+        assert (await http.get(f"http://127.0.0.1:{port}/v1/models")).status_code == status
+        process.terminate()
+        rest = (await process.stdout.read()).decode().splitlines()
+    assert not [line for line in rest if line.startswith("{")]  # requests are not logged
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "serve", "engine", "talk check", "export", "keys add", "keys list", "keys revoke"]
+)
 def test_help_has_examples_for_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([*command.split(), "--help"])
