@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCol
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from inference.discovery import Discovery
 from inference.pool import Pool
 from webapp.context import App, now_ms, wants_html
 from webapp.errors import (
@@ -31,9 +32,14 @@ from webapp.errors import (
     NotSaved,
     TokenNeeded,
 )
+from webapp.gateway import log as request_log
 from webapp.gateway.asgi import GatewayApp
+from webapp.gateway.caps import Caps
 from webapp.gateway.gateway import Gateway
+from webapp.gateway.keys import Keyring
+from webapp.gateway.line import Limits
 from webapp.gateway.metrics import Metrics
+from webapp.gateway.quota import Quota
 from webapp.identity import PARTICIPANT_COOKIE, Signer
 from webapp.log.open import open_store
 from webapp.log.store import AlreadyExists, NotFound, Store, StoreError
@@ -61,7 +67,8 @@ class Front:
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._gateway if scope["type"] == "http" and scope["path"].startswith("/v1/") else self._pages
+        path = scope["path"] if scope["type"] == "http" else ""
+        app = self._gateway if path.startswith("/v1/") or path == "/v1" else self._pages
         await app(scope, receive, send)
 
 
@@ -75,8 +82,12 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     key = settings.inference_api_key
-    pool = Pool(settings.inference_urls, api_key=key.get_secret_value() if key else None)
-    gateway = Gateway(pool, Metrics(registry))
+    pool = Pool(api_key=key.get_secret_value() if key else None)
+    discovery = Discovery(pool, settings.inference_urls)
+    keys = Keyring(store) if settings.api_keys == "required" else None
+    quota = Quota()
+    on_end = [quota.charge, request_log.write] if settings.log_requests else [quota.charge]
+    gateway = Gateway(pool, Metrics(registry), _limits(settings), on_end)
     build = static_build()
     templates = environment(build)
     templates.globals["new_id"] = lambda: secrets.token_hex(12)
@@ -94,10 +105,14 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
     )
     _observe(registry, parts.rooms)
     pages = _pages(parts, build)
+    if keys is not None:
+        await keys.start()
+    await discovery.start()
     await pool.start()
     sweeper = asyncio.create_task(_sweep(parts.rooms))
     try:
-        yield Front(parts, GatewayApp(gateway), StateApp(pages, parts.rooms, now_ms, registry))
+        openai = GatewayApp(gateway, _caps(settings), keys, quota)
+        yield Front(parts, openai, StateApp(pages, parts.rooms, now_ms, registry))
     finally:
         parts.stopping.set()
         sweeper.cancel()
@@ -105,8 +120,28 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
             await sweeper
         await parts.replies.close()
         await parts.rooms.close()
+        await discovery.close()
         await pool.close()
+        if keys is not None:
+            await keys.close()
         await store.close()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_waiting=settings.gateway_max_waiting,
+        max_wait_s=settings.gateway_max_wait_s,
+        max_in_flight_per_replica=settings.gateway_max_in_flight_per_replica,
+        first_token_timeout_s=settings.gateway_first_token_timeout_s,
+    )
+
+
+def _caps(settings: Settings) -> Caps:
+    return Caps(
+        body_bytes=settings.gateway_max_body_bytes,
+        prompt_chars=settings.gateway_max_prompt_chars,
+        max_tokens=settings.gateway_max_tokens,
+    )
 
 
 def _observe(registry: CollectorRegistry, rooms: Rooms) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import socket
 import sys
@@ -13,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from webapp.app import Front, running_app
+from webapp.gateway.connection import Connection
 from webapp.settings import Settings
 from webapp.talk.model import Talk
 
@@ -81,7 +83,7 @@ async def serve(
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -94,11 +96,20 @@ async def serve(
             forwarded_allow_ips=settings.trusted_proxies,
         )
         server = Server(config)
+        calm_collector()
         task = asyncio.create_task(server.serve(sockets=[sock]))
         await server.bound.wait()
         if started is not None and server.started:
             await started(app)
         await task
+
+
+def calm_collector() -> None:
+    """What is loaded stays: the garbage collector need not walk it again for every few hundred new objects, which took
+    a tenth of the gateway's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

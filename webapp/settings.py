@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from inference.discovery import check_url
 
 
 class Settings(BaseSettings):
@@ -30,6 +32,15 @@ class Settings(BaseSettings):
     responses_per_minute: int = Field(60, gt=0)
     sign_ins_per_minute_per_address: int = Field(20, gt=0)
     tail_interval_s: float = Field(0.4, gt=0)
+    api_keys: Literal["required", "off"] = "required"
+    log_requests: bool = True
+    gateway_max_body_bytes: int = Field(1024 * 1024, gt=0)
+    gateway_max_prompt_chars: int = Field(32_000, gt=0)
+    gateway_max_tokens: int = Field(1024, gt=0)
+    gateway_max_waiting: int = Field(2000, ge=0)
+    gateway_max_wait_s: float = Field(120.0, gt=0)
+    gateway_max_in_flight_per_replica: int = Field(64, gt=0)
+    gateway_first_token_timeout_s: float = Field(120.0, gt=0)
 
     @property
     def inference_urls(self) -> list[str]:
@@ -38,9 +49,7 @@ class Settings(BaseSettings):
 
     @field_validator("inference_url")
     @classmethod
-    def _http(cls, value: str) -> str:
+    def _servers(cls, value: str) -> str:
         for url in value.replace(",", " ").split():
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{url!r} is not the address of a server; write http://host:port")
+            check_url(url)
         return value

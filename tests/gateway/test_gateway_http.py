@@ -1,102 +1,107 @@
-"""The gateway over HTTP: OpenAI's client, raw bytes, clients that leave, replicas that die."""
+"""The gateway over HTTP: what passes, clients that leave, replicas that die."""
 
 import asyncio
 import json
 import signal
-from contextlib import asynccontextmanager
 
-import httpx
 import openai
 import pytest
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
+from fronts import BODY, CHAT, STREAM, UNREACHABLE, ended, front_of, http
 
 from inference.pool import Pool
 from inference.upstream import Upstream
 from tests.inference.servers import (
-    LONG_ANSWER,
     ROLE,
     STEADY,
-    STORY,
     STREAM_HEAD,
     chunk,
     engine,
     engine_process,
     event,
+    profile_file,
     scripted,
     serving,
     until,
 )
-from webapp.gateway.asgi import BODY_LIMIT_BYTES, GatewayApp
-from webapp.gateway.errors import GatewayError
+from webapp.gateway.asgi import GatewayApp
 from webapp.gateway.gateway import Gateway
 from webapp.gateway.line import Limits
-from webapp.gateway.metrics import Metrics
 
-CHAT = "/v1/chat/completions"
-BODY = {"model": "mistral", "messages": STORY}
-STREAM = {**BODY, "stream": True}
-UNREACHABLE = "http://127.0.0.1:9"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@asynccontextmanager
-async def front_of(*urls: str, limits: Limits | None = None):
-    """The gateway's URL, and the gateway."""
-    pool = Pool(urls, check_every_s=0.02)
-    await pool.start()
-    gateway = Gateway(pool, Metrics(CollectorRegistry()), limits)
-    try:
-        async with serving(GatewayApp(gateway)) as url:
-            yield url, gateway
-    finally:
-        await pool.close()
-
-
-def http(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
-
-
-def ended(gateway: Gateway, source: str, status: str) -> float:
-    return gateway.metrics.requests.labels(source, status)._value.get()
-
-
-async def test_official_client_works_through_the_gateway():
-    async with (
-        serving(engine()) as replica,
-        front_of(replica) as (url, _),
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as client,
-    ):
-        assert [model.id for model in (await client.models.list()).data] == ["mistral"]
-        whole = await client.chat.completions.create(**BODY)
-        assert whole.choices[0].message.content == LONG_ANSWER
-        stream = await client.chat.completions.create(**STREAM)
-        assert "".join([c.choices[0].delta.content async for c in stream]) == LONG_ANSWER
-        text = await client.completions.create(model="mistral", prompt="story", max_tokens=2, stream=True)
-        assert "".join([c.choices[0].text async for c in text]) == "word0 word1"
-        with pytest.raises(openai.NotFoundError, match="`nope` does not exist"):
-            await client.chat.completions.create(model="nope", messages=STORY)
-        with pytest.raises(openai.BadRequestError, match="max_tokens must be at least 1"):
-            await client.chat.completions.create(**BODY, max_tokens=-1)
+async def hi(reader, writer):
+    sent = ROLE + event(content="Hi") + b"data: [DONE]\n\n"
+    writer.write(STREAM_HEAD + b"".join(chunk(sent[i : i + 9]) for i in range(0, len(sent), 9)) + b"0\r\n\r\n")
+    await writer.drain()
 
 
 async def test_stream_passes_as_the_replica_sent_it_with_marks_on_it():
-    sent = ROLE + event(content="Hi") + b"data: [DONE]\n\n"
-
-    async def script(reader, writer):
-        writer.write(STREAM_HEAD + b"".join(chunk(sent[i : i + 9]) for i in range(0, len(sent), 9)) + b"0\r\n\r\n")
-        await writer.drain()
-
-    async with scripted(script) as (replica_url, replica), front_of(replica_url) as (url, gateway), http(url) as client:
-        headers = {"X-Load-Source": "k6", "X-Request-Id": "abc-1"}
-        raw = json.dumps(STREAM, indent=3).encode()
-        answer = await client.post(CHAT, content=raw, headers=headers)
-        assert (answer.status_code, answer.content) == (200, sent)
+    async with scripted(hi) as (replica_url, _), front_of(replica_url) as (url, gateway), http(url) as client:
+        body = {**STREAM, "stream_options": {"include_usage": True}}
+        answer = await client.post(CHAT, json=body, headers={"X-Load-Source": "k6", "X-Request-Id": "abc-1"})
+        assert (answer.status_code, answer.content) == (200, ROLE + event(content="Hi") + b"data: [DONE]\n\n")
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-accel-buffering"] == "no"
         assert (answer.headers["x-load-source"], answer.headers["x-request-id"]) == ("k6", "abc-1")
-        assert replica.bodies == [raw]
         assert ended(gateway, "k6", "200") == 1
+
+
+async def test_replica_gets_what_was_checked_and_who_asks():
+    async with scripted(hi) as (replica_url, replica), front_of(replica_url) as (url, _), http(url) as client:
+        twice = b'{"max_tokens": 9999999, "messages": [{"role": "user", "content": "gr\xc3\xbc\xc3\x9fe \\ud83d"}],'
+        twice += b' "stream": true, "extra": [1.5, null], "max_tokens": 7}'
+        headers = {"X-Request-Id": "abc-1", "X-Load-Source": "k6", "traceparent": TRACE, "tracestate": "a=1, b@c=2 3"}
+        assert (await client.post(CHAT, content=twice, headers=headers)).status_code == 200
+        [body], [head] = replica.bodies, replica.heads
+        assert body.count(b"max_tokens") == 1
+        sent = json.loads(body)
+        assert (sent["max_tokens"], sent["extra"], sent["stream"]) == (7, [1.5, None], True)
+        assert sent["messages"][0]["content"].startswith("grüße ")
+        lines = head.decode().lower().split("\r\n")
+        for line in ("x-request-id: abc-1", "x-load-source: k6", f"traceparent: {TRACE}", "tracestate: a=1, b@c=2 3"):
+            assert line in lines
+        assert not [line for line in lines if line.startswith(("authorization:", "cookie:"))]
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        [("traceparent", TRACE.upper())],
+        [("traceparent", TRACE[:-1])],
+        [("traceparent", "ff" + TRACE[2:])],
+        [("traceparent", TRACE.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32))],
+        [("traceparent", TRACE.replace("b7ad6b7169203331", "0" * 16))],
+        [("traceparent", TRACE), ("traceparent", TRACE)],
+        [("tracestate", "a=1")],
+    ],
+)
+async def test_trace_that_is_not_well_formed_is_not_passed_on(trace):
+    async with scripted(hi) as (replica_url, replica), front_of(replica_url) as (url, _), http(url) as client:
+        assert (await client.post(CHAT, json=STREAM, headers=trace)).status_code == 200
+        assert b"trace" not in replica.heads[0].lower()
+
+
+@pytest.mark.parametrize("state", ["a", "a=", "A=1", "a=1,,b=2", "a=b=c", "a=" + "x" * 511, ",".join(["a=1"] * 33), ""])
+async def test_tracestate_that_is_not_well_formed_is_dropped_alone(state):
+    async with scripted(hi) as (replica_url, replica), front_of(replica_url) as (url, _), http(url) as client:
+        headers = {"traceparent": TRACE, "tracestate": state}
+        assert (await client.post(CHAT, json=STREAM, headers=headers)).status_code == 200
+        assert TRACE.encode() in replica.heads[0]
+        assert b"tracestate" not in replica.heads[0].lower()
+
+
+async def test_nobody_may_claim_to_be_the_audience():
+    async with scripted(hi) as (replica_url, _), front_of(replica_url) as (url, gateway), http(url) as client:
+        answer = await client.post(CHAT, json=STREAM, headers={"X-Load-Source": "audience"})
+        assert answer.headers["x-load-source"] == "api"
+        await client.post(CHAT, content=b"{", headers={"X-Load-Source": "audience"})
+        assert {record.source for record in gateway.ends} == {"api"}
+        for source in ("k6", "locust", "batch", "amplified", "api"):
+            answer = await client.post(CHAT, json=STREAM, headers={"X-Load-Source": source})
+            assert answer.headers["x-load-source"] == source
 
 
 async def test_unknown_source_is_api_and_an_unfit_request_id_is_replaced():
@@ -135,11 +140,11 @@ async def test_client_that_leaves_frees_the_replica(body):
     replica = engine(STEADY)
     async with serving(replica) as replica_url, front_of(replica_url) as (url, gateway):
         asking = asyncio.create_task(Upstream(url).post(CHAT, json.dumps(body).encode()))
-        await until(lambda: replica.seats.running == 1)
+        await until(lambda: replica.running == 1)
         if body is STREAM:
             (await asking).close()
         asking.cancel()
-        await until(lambda: replica.seats.running == 0)
+        await until(lambda: replica.running == 0)
         await until(lambda: ended(gateway, "api", "499") == 1)
         assert gateway.pool.replicas[0].in_flight == 0
 
@@ -152,9 +157,9 @@ async def test_client_that_leaves_while_no_replica_is_ready_leaves_the_line():
         await until(lambda: gateway._line.waiting == 0)
 
 
-async def test_killed_replica_before_a_token_is_replaced_by_another():
+async def test_killed_replica_before_a_token_is_replaced_by_another(tmp_path):
     async with (
-        engine_process("--ttft-ms", "60000") as slow,
+        engine_process("--profile", profile_file(tmp_path, step_base_ms=60_000)) as slow,
         serving(engine()) as good,
         front_of(slow.url, good) as front,
     ):
@@ -171,8 +176,9 @@ async def test_killed_replica_before_a_token_is_replaced_by_another():
         await until(lambda: not gateway.pool.replicas[0].ready)
 
 
-async def test_killed_replica_after_a_token_ends_the_stream_with_an_error_event():
-    async with engine_process("--ttft-ms", "0", "--itl-ms", "50") as dying, front_of(dying.url) as (url, gateway):
+async def test_killed_replica_after_a_token_ends_the_stream_with_an_error_event(tmp_path):
+    pace = profile_file(tmp_path, step_base_ms=50)
+    async with engine_process("--profile", pace) as dying, front_of(dying.url) as (url, gateway):
         async with http(url) as client, client.stream("POST", CHAT, json=STREAM) as answer:
             lines = answer.aiter_lines()
             assert (await anext(lines)).startswith("data: {")
@@ -209,38 +215,6 @@ async def test_no_replica_past_the_bound_is_503_with_retry_after():
         assert (models.status_code, models.json()) == (200, {"object": "list", "data": []})
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("POST", CHAT, b"{broken", 400),
-        ("POST", CHAT, b"[]", 400),
-        ("POST", CHAT, b"\xff", 400),
-        ("POST", CHAT, b"[" * 100_000, 400),
-        ("POST", CHAT, b"x" * (BODY_LIMIT_BYTES + 1), 413),
-        ("GET", CHAT, b"", 405),
-        ("POST", "/v1/models", b"{}", 405),
-        ("GET", "/v1/nothing", b"", 404),
-        ("GET", "/v1", b"", 404),
-    ],
-)
-async def test_requests_that_cannot_be_meant_get_an_error_in_openais_shape(method, path, body, status):
-    async with front_of(UNREACHABLE) as (url, _), http(url) as client:
-        answer = await client.request(method, path, content=body)
-        assert answer.status_code == status
-        assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
-        assert answer.headers["x-request-id"]
-        assert ("allow" in answer.headers) == (status == 405)
-
-
-async def test_body_over_the_limit_is_refused_without_a_length_too():
-    async def parts():
-        for _ in range(3):
-            yield b" " * (BODY_LIMIT_BYTES // 2)
-
-    async with front_of(UNREACHABLE) as (url, _), http(url) as client:
-        assert (await client.post(CHAT, content=parts())).status_code == 413
-
-
 @pytest.mark.parametrize("mount", ["/v1", ""])
 async def test_mounted_in_a_fastapi_application_it_answers_under_v1(mount):
     async with serving(engine()) as replica:
@@ -253,19 +227,3 @@ async def test_mounted_in_a_fastapi_application_it_answers_under_v1(mount):
             assert answer.json()["choices"][0]["message"]["content"] == "word0"
             assert (await client.get("/v1/models")).json()["data"][0]["id"] == "mistral"
         await pool.close()
-
-
-def test_every_error_has_a_status_and_openais_shape():
-    def kinds(kind: type) -> list[type]:
-        return [kind] + [below for child in kind.__subclasses__() for below in kinds(child)]
-
-    plain = [kind("why") for kind in kinds(GatewayError) if "status" in vars(kind)]
-    assert len(plain) >= 7
-    for error in plain:
-        assert json.loads(error.body())["error"] == {
-            "message": "why",
-            "type": error.type,
-            "param": None,
-            "code": error.status,
-        }
-        assert (error.retry_after_s is not None) == (error.status in (429, 503))

@@ -1,91 +1,35 @@
-"""The gateway used in the process: tickets, the line, retries, failures."""
+"""The gateway used in the process: what a ticket says, how it ends. Retries and the waiting room: see their files."""
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from inference.pool import Pool
+from tests.gateway.gateways import (
+    BODY,
+    UNREACHABLE,
+    break_after_token,
+    gateway_to,
+    greet,
+    hold,
+    text_of,
+)
 from tests.inference.servers import (
     LONG_ANSWER,
     PATIENCE_S,
     ROLE,
     STEADY,
-    STORY,
     STREAM_END,
     STREAM_HEAD,
     chunk,
     engine,
     event,
+    free_port,
     scripted,
     serving,
     until,
-    whole,
 )
-from webapp.gateway.errors import Failed, NoReplica, QueueFull, Refused
-from webapp.gateway.gateway import Gateway
-from webapp.gateway.line import Limits
-from webapp.gateway.metrics import Metrics
-
-BODY = {"messages": STORY}
-UNREACHABLE = "http://127.0.0.1:9"
-HI = chunk(ROLE) + chunk(event(content="Hi")) + chunk(b"data: [DONE]\n\n") + STREAM_END
-
-
-class Counted(Gateway):
-    """A gateway whose metrics can be read."""
-
-    def __init__(self, pool: Pool, limits: Limits | None = None) -> None:
-        self.registry = CollectorRegistry()
-        super().__init__(pool, Metrics(self.registry), limits)
-
-    def value(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(f"crowdspike_gateway_{name}", labels) or 0.0
-
-
-@asynccontextmanager
-async def gateway_to(*urls: str, limits: Limits | None = None):
-    pool = Pool(urls, check_every_s=0.02)
-    await pool.start()
-    try:
-        yield Counted(pool, limits)
-    finally:
-        await pool.close()
-
-
-async def text_of(ticket) -> str:
-    return "".join([delta async for delta in ticket.deltas()])
-
-
-async def greet(reader, writer):
-    writer.write(STREAM_HEAD + HI)
-    await writer.drain()
-
-
-async def hold(reader, writer):
-    """Headers and the role, then nothing, until the other side goes."""
-    writer.write(STREAM_HEAD + chunk(ROLE))
-    await reader.read()
-
-
-async def break_before_token(reader, writer):
-    writer.write(STREAM_HEAD + chunk(ROLE))
-    await writer.drain()
-
-
-async def break_after_token(reader, writer):
-    writer.write(STREAM_HEAD + chunk(ROLE) + chunk(event(content="Hi") + b"data: {half"))
-    await writer.drain()
-
-
-def answer(status: int, *fields: bytes):
-    async def script(reader, writer):
-        writer.write(whole(status, b'{"error":{"message":"said so","type":"Kind","code":%d}}' % status, *fields))
-        await writer.drain()
-
-    return script
+from webapp.gateway.errors import Failed
 
 
 async def test_deltas_are_the_text_and_the_ticket_tells_how_far_it_is():
@@ -106,7 +50,12 @@ async def test_deltas_are_the_text_and_the_ticket_tells_how_far_it_is():
 async def test_model_is_filled_in_where_the_caller_names_none():
     async with scripted(greet) as (url, replica), gateway_to(url) as gateway:
         assert await text_of(gateway.open(BODY, "audience", "my-id")) == "Hi"
-    assert json.loads(replica.bodies[0]) == {**BODY, "stream": True, "model": "mistral"}
+    assert json.loads(replica.bodies[0]) == {
+        **BODY,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "model": "mistral",
+    }
     assert b"x-request-id: my-id\r\nx-load-source: audience\r\n" in replica.heads[0]
 
 
@@ -146,7 +95,7 @@ async def test_leaving_mid_stream_empties_the_replica(how):
         ticket = gateway.open(BODY, "audience")
         deltas = ticket.deltas()
         await anext(deltas)
-        assert replica.seats.running == 1
+        assert replica.running == 1
         if how == "aclose":
             await ticket.aclose()
             assert [delta async for delta in deltas] == []
@@ -158,7 +107,7 @@ async def test_leaving_mid_stream_empties_the_replica(how):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert task.cancelled()
-        await until(lambda: replica.seats.running == 0)
+        await until(lambda: replica.running == 0)
         assert gateway.value("requests_total", source="audience", status="499") == 1
         assert gateway.pool.replicas[0].in_flight == 0
 
@@ -193,75 +142,6 @@ async def test_closing_while_no_replica_is_ready_ends_the_wait():
         assert await task == ""
         assert gateway.value("waiting") == 0
         assert await text_of(ticket) == ""
-
-
-@pytest.mark.parametrize("script", [break_before_token, answer(500), answer(503)])
-async def test_failure_before_the_first_token_goes_to_another_replica(script):
-    async with scripted(script) as (bad, failing), scripted(greet) as (good, _), gateway_to(bad, good) as gateway:
-        gateway.pool.replicas[1].in_flight = 5  # so that the failing one comes first
-        assert await text_of(gateway.open(BODY, "k6")) == "Hi"
-        assert failing.posts == 1
-        assert gateway.value("retries_total") == 1
-        assert gateway.value("requests_total", source="k6", status="200") == 1
-
-
-async def test_replica_that_cannot_be_reached_is_unready_at_once_and_another_serves():
-    async with scripted(greet) as (good, _), gateway_to(UNREACHABLE, good) as gateway:
-        dead, live = gateway.pool.replicas
-        live.in_flight = 5
-        dead.ready = True  # as it was until a moment ago
-        assert await text_of(gateway.open(BODY, "api")) == "Hi"
-        assert not dead.ready
-
-
-async def test_retries_end_after_two():
-    async with (
-        scripted(break_before_token) as (a, one),
-        scripted(break_before_token) as (b, two),
-        scripted(break_before_token) as (c, three),
-        scripted(break_before_token) as (d, four),
-        gateway_to(a, b, c, d) as gateway,
-    ):
-        with pytest.raises(Failed) as caught:
-            await text_of(gateway.open(BODY, "api"))
-        assert caught.value.status == 502
-        assert sorted(r.posts for r in (one, two, three, four)) == [0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("status", [400, 404, 429])
-async def test_refusal_is_never_retried(status):
-    fields = [b"retry-after: 7"] if status == 429 else []
-    async with (
-        scripted(answer(status, *fields)) as (a, one),
-        scripted(answer(status, *fields)) as (b, two),
-        gateway_to(a, b) as gateway,
-    ):
-        with pytest.raises(Refused) as caught:
-            await text_of(gateway.open(BODY, "api"))
-        error = caught.value
-        assert (error.status, error.message, error.type) == (status, "said so", "Kind")
-        assert error.retry_after_s == (7 if status == 429 else None)
-        assert one.posts + two.posts == 1
-        assert gateway.pool.ready_count == 2
-
-
-async def test_only_replica_that_answers_5xx_is_not_asked_twice():
-    async with scripted(answer(500)) as (url, replica), gateway_to(url) as gateway:
-        with pytest.raises(Failed, match="said so"):
-            await text_of(gateway.open(BODY, "api"))
-        assert replica.posts == 1
-
-
-@pytest.mark.parametrize(("code", "kind"), [(400, Refused), (500, Failed)])
-async def test_error_event_before_the_first_token_is_an_error_not_a_token(code, kind):
-    async def script(reader, writer):
-        writer.write(STREAM_HEAD + chunk(ROLE + b'data: {"error":{"message":"no","code":%d}}\n\n' % code))
-        await writer.drain()
-
-    async with scripted(script) as (url, _), gateway_to(url) as gateway:
-        with pytest.raises(kind) as caught:
-            await text_of(gateway.open(BODY, "api"))
-        assert caught.value.status == code
 
 
 async def test_failure_after_a_token_is_raised_and_never_retried():
@@ -304,10 +184,7 @@ async def test_events_cut_anywhere_give_the_same_text():
 
 
 async def test_without_a_replica_requests_wait_and_are_served_when_one_comes():
-    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
+    port = free_port()
     async with gateway_to(f"http://127.0.0.1:{port}") as gateway:
         tickets = [gateway.open({**BODY, "max_tokens": 1}, "audience") for _ in range(3)]
         reading = [asyncio.create_task(text_of(ticket)) for ticket in tickets]
@@ -317,20 +194,6 @@ async def test_without_a_replica_requests_wait_and_are_served_when_one_comes():
         async with serving(engine(), port):
             assert await asyncio.wait_for(asyncio.gather(*reading), PATIENCE_S) == ["word0"] * 3
         assert gateway.value("waiting") == 0
-
-
-async def test_too_long_a_wait_and_too_many_who_wait_get_503():
-    async with gateway_to(UNREACHABLE, limits=Limits(max_waiting=1, max_wait_s=0.2)) as gateway:
-        waiting = asyncio.create_task(text_of(gateway.open(BODY, "api")))
-        await until(lambda: gateway.value("waiting") == 1)
-        with pytest.raises(QueueFull) as full:
-            await text_of(gateway.open(BODY, "api"))
-        with pytest.raises(NoReplica) as late:
-            await waiting
-        assert full.value.status == late.value.status == 503
-        assert full.value.retry_after_s
-        assert late.value.retry_after_s
-        assert gateway.value("requests_total", source="api", status="503") == 2
 
 
 async def test_many_streams_over_two_replicas_all_arrive_whole():

@@ -7,34 +7,56 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import uvicorn
 
+from inference.engine import profile as profiles
 from inference.engine.answers import Entry
 from inference.engine.app import Engine, Settings
-from inference.engine.seats import Pace
+from inference.engine.profile import Profile
 from inference.upstream import Upstream
 
-FAST = Pace(0.0, 0.0)
-STEADY = Pace(0.0, 0.005)
 LONG_ANSWER = " ".join(f"word{i}" for i in range(2000))
 LONG = (Entry("Tell me a long story", LONG_ANSWER, ("story",)), Entry("What is a pod?", "A pod is a group.", ("pod",)))
 STORY = [{"role": "user", "content": "story"}]
 PATIENCE_S = 10
 
 
-def engine(pace: Pace = FAST, **settings) -> Engine:
-    return Engine(Settings(pace=pace, **settings), LONG)
+def profile(**values: float) -> Profile:
+    """The instant one, with some figures replaced."""
+    return profiles.load("instant").with_values(values, "chosen by a test", "2026-11-21")
+
+
+FAST = profile()
+STEADY = profile(step_base_ms=5)
+
+
+def engine(profile: Profile = FAST, max_num_queued_reqs: int | None = None, **capacity: int) -> Engine:
+    """A replica with some of the profile's capacity replaced."""
+    settings = Settings(
+        profile, capacity=replace(profile.capacity, **capacity), max_num_queued_reqs=max_num_queued_reqs
+    )
+    return Engine(settings, LONG)
+
+
+def profile_file(folder: Path, **values: float) -> str:
+    """`profile` as a file for `--profile`."""
+    path = folder / "profile.yaml"
+    path.write_text(profiles.dump(profile(**values)))
+    return str(path)
 
 
 @asynccontextmanager
-async def serving(app, port: int = 0) -> AsyncIterator[str]:
-    """The URL of an ASGI application under uvicorn in this loop."""
+async def serving(app, port: int = 0, http: str | type[asyncio.Protocol] = "auto") -> AsyncIterator[str]:
+    """The URL of an ASGI application under uvicorn in this loop, spoken to through uvicorn's protocol `http`."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+        app, host="127.0.0.1", port=port, http=http, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
@@ -111,11 +133,14 @@ class ScriptedReplica:
 
 
 @asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[tuple[str, ScriptedReplica]]:
+async def scripted(
+    script: Script, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[tuple[str, ScriptedReplica]]:
+    """The URL of a replica that follows `script`, and the replica."""
     replica = ScriptedReplica(script)
-    server = await asyncio.start_server(replica.handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(replica.handle, host, port)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", replica
+        yield f"http://{host}:{server.sockets[0].getsockname()[1]}", replica
     finally:
         server.close()
 
@@ -139,6 +164,12 @@ def event(**delta: str) -> bytes:
 
 
 ROLE = event(role="assistant", content="")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from inference.upstream import ConnectFailed, ConnectionLost, Silent, Upstream
+from inference.upstream import BUFFER_BYTES, ConnectFailed, ConnectionLost, Overflow, Silent, Upstream
 from tests.inference.servers import STREAM_END, STREAM_HEAD, chunk, scripted, serving, until, whole
 
 
@@ -147,6 +147,65 @@ async def test_slow_reader_holds_the_sender_back_and_loses_nothing():
         await until(lambda: exchange._paused)
         assert sent < total
         assert len(await exchange.read()) == total * 65536
+
+
+async def test_reader_that_is_to_keep_up_and_does_not_is_dropped_with_its_replica():
+    gone = asyncio.Event()
+
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD)
+        try:
+            while True:
+                writer.write(chunk(b"x" * 65536))
+                await writer.drain()
+        except ConnectionError:
+            gone.set()
+
+    told = asyncio.Event()
+    async with scripted(script) as (url, _):
+        upstream = Upstream(url)
+        exchange = await upstream.post("/", b"{}")
+        exchange.drop_slow_reader(told.set)
+        await exchange.chunk()
+        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 10)
+        with pytest.raises(Overflow):
+            await exchange.chunk()
+        assert upstream.in_use == 0
+
+
+async def test_burst_over_the_bound_that_is_read_in_time_loses_nothing():
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD + chunk(b"x" * (3 * BUFFER_BYTES)) + STREAM_END)
+        await writer.drain()
+
+    async with scripted(script) as (url, _):
+        exchange = await Upstream(url).post("/", b"{}")
+        exchange.drop_slow_reader(lambda: None)
+        await until(lambda: exchange._paused)
+        assert len(await exchange.read()) == 3 * BUFFER_BYTES
+
+
+async def test_silence_is_counted_anew_from_each_sign_of_life_and_can_be_set_anew():
+    go_on = asyncio.Event()
+
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD)
+        for _ in range(12):
+            await asyncio.sleep(0.1)
+            writer.write(chunk(b"x"))
+        await go_on.wait()
+
+    async with scripted(script) as (url, _):
+        exchange = await Upstream(url, silence_s=3600).post("/", b"{}", silence_s=1.0)
+        received = b""
+        while len(received) < 12:
+            received += await exchange.chunk()
+        exchange.expect(0.05)
+        with pytest.raises(Silent, match=r"0\.05 s"):
+            await exchange.chunk()
+        exchange.close()
+        go_on.set()
 
 
 async def test_request_carries_path_prefix_body_and_headers():

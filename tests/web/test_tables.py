@@ -10,6 +10,8 @@ from pydantic import SecretStr, ValidationError
 
 from webapp import errors
 from webapp.errors import HTTP, RETRY_AFTER_S, AppError
+from webapp.gateway.caps import Caps
+from webapp.gateway.line import Limits
 from webapp.room.commands import CommandRefused
 from webapp.settings import Settings
 
@@ -49,7 +51,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_documented_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"bool": "true", "int": "7", "float": "0.25"}
+    values = {"bool": "true", "int": "7", "float": "0.25", "Literal": "off"}
     for name in list(documented()):
         field = Settings.model_fields[name.removeprefix("CROWDSPIKE_").lower()]
         kind = getattr(field.annotation, "__name__", "str")
@@ -58,7 +60,7 @@ def test_every_documented_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     for name, value in Settings().model_dump().items():
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        assert text in (True, 7, 0.25, f"http://test/{'x' * 40}"), name
+        assert text in (True, 7, 0.25, "off", f"http://test/{'x' * 40}"), name
 
 
 def test_every_option_that_sets_a_setting_is_documented() -> None:
@@ -67,11 +69,31 @@ def test_every_option_that_sets_a_setting_is_documented() -> None:
 
 
 def test_several_inference_servers_may_be_given() -> None:
-    given = "http://a:8000/, http://b:8000/v1\n http://c:8000"
-    assert Settings(inference_url=given).inference_urls == ["http://a:8000", "http://b:8000", "http://c:8000"]
+    given = "http://a:8000/, http://b:8000/v1\n dns+http://c:8000"
+    assert Settings(inference_url=given).inference_urls == ["http://a:8000", "http://b:8000", "dns+http://c:8000"]
 
 
-@pytest.mark.parametrize("wrong", [{"inference_url": "b:8000"}, {"secret": "short"}, {"max_participants": 0}])
+def test_defaults_are_those_of_the_parts_that_they_are_for() -> None:
+    settings = Settings()
+    caps, limits = Caps(), Limits()
+    assert settings.gateway_max_body_bytes == caps.body_bytes
+    assert settings.gateway_max_prompt_chars == caps.prompt_chars
+    assert settings.gateway_max_tokens == caps.max_tokens
+    for name in ("max_waiting", "max_wait_s", "max_in_flight_per_replica", "first_token_timeout_s"):
+        assert getattr(settings, f"gateway_{name}") == getattr(limits, name)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"inference_url": "b:8000"},
+        {"inference_url": "dns+https://b:8000"},
+        {"secret": "short"},
+        {"max_participants": 0},
+        {"api_keys": "on"},
+        {"gateway_max_tokens": 0},
+    ],
+)
 def test_a_setting_that_cannot_work_is_refused_at_the_start(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         Settings(**wrong)

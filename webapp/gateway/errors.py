@@ -2,15 +2,19 @@
 
 GatewayError
 ├── BadRequest       400  the body is no JSON object
+│   └── BadField     400  a field of it is over a cap; `param` names it
+├── NoKey            401  no API key, or none that is known
 ├── NotFound         404  no such path
 ├── WrongMethod      405
 ├── TooLarge         413  the body is over the limit
+├── OverQuota        429  the key has used up its requests or tokens of this minute
 ├── Closed           499  the caller closed its ticket while it waited
 ├── FromReplica
 │   ├── Refused      4xx  the replica refused the request; its own words
 │   └── Failed       5xx  no replica gave an answer, or it broke off
 ├── NoReplica        503  none became ready in time
-└── QueueFull        503  too many wait for one already
+├── QueueFull        503  none is ready, and too many wait for one already
+└── AllFull          429  all are busy, and too many wait already or this one has waited too long
 """
 
 from __future__ import annotations
@@ -108,3 +112,47 @@ def _openai_error(raw: bytes) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError):
         return {}
     return error if isinstance(error, dict) else {}
+
+
+class BadField(BadRequest):
+    """`param` is the field's name."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": super().to_json()["error"] | {"param": self.param}}
+
+
+class NoKey(GatewayError):
+    """OpenAI's client makes an AuthenticationError of it."""
+
+    status = 401
+    type = "invalid_request_error"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": super().to_json()["error"] | {"code": "invalid_api_key"}}
+
+
+class OverQuota(GatewayError):
+    """OpenAI's client makes a RateLimitError of it."""
+
+    status = 429
+    type = "rate_limit_error"
+    retry_after_s = 60
+
+    def __init__(self, message: str, retry_after_s: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": super().to_json()["error"] | {"code": "rate_limit_exceeded"}}
+
+
+class AllFull(GatewayError):
+    """The type says that it is the fleet, not the caller's quota (`rate_limit_error`), that is used up."""
+
+    status = 429
+    type = "overloaded_error"
+    retry_after_s = 5

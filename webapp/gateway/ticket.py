@@ -3,65 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Literal
 
 from inference.pool import Replica
-from inference.upstream import ConnectFailed, ConnectionLost, Exchange, Silent, UpstreamError
+from inference.upstream import UpstreamError
 from webapp.gateway import sse
-from webapp.gateway.errors import Closed, Failed, FromReplica, GatewayError, Refused
+from webapp.gateway.attempt import Answer, Attempt, Request
+from webapp.gateway.errors import Closed, Failed, FromReplica, GatewayError
 from webapp.gateway.line import Line
 from webapp.gateway.metrics import Metrics
+from webapp.gateway.record import Record
+from webapp.gateway.tries import Tries
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-MAX_RETRIES = 2
 LEFT = 499  # nginx's status for a client that went away
 
 State = Literal["warming", "waiting", "streaming", "done", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to ask: `body` for `path`, or its bytes `raw` as they came."""
-
-    path: str
-    body: dict[str, Any]
-    raw: bytes | None
-    source: str
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a replica answers. A stream's bytes come from `Ticket.read()`; any other answer is whole in `body`."""
-
-    status: int
-    content_type: str
-    body: bytes | None
-
-
 class Ticket:
-    """A request in flight. Use either `deltas()`, or `begin()` and then `read()`; both raise GatewayError."""
+    """A request in flight. Use either `deltas()`, or `begin()` and then `read()`; both raise GatewayError.
 
-    def __init__(self, line: Line, metrics: Metrics, request: Request) -> None:
+    `ended` is told once, when the request has ended and holds nothing any more.
+    """
+
+    def __init__(self, line: Line, metrics: Metrics, request: Request, ended: Callable[[Record], None]) -> None:
         self._line = line
         self._metrics = metrics
         self._request = request
+        self._tell_ended = ended
         self._number = line.join()
-        self._opened_at = time.monotonic()
+        self._opened_at = monotonic()
+        self._waited_s = 0.0
+        self._ttft_s: float | None = None
         self._replica: Replica | None = None
-        self._exchange: Exchange | None = None
-        self._ready = b""  # whole events that wait to be read
-        self._rest = b""  # the start of an event
-        self._complete = False  # the stream said [DONE]
+        self._last_replica: Replica | None = None
+        self._attempt: Attempt | None = None
+        self._retries = 0
         self._ended: int | None = None  # the status that the request ended with
         self._beginner: asyncio.Task[Any] | None = None
-        metrics.in_flight.labels(request.source).inc()
+        self.too_slow = False
+        """It was ended since nobody reads its stream; then `on_too_slow` is called."""
+        self.on_too_slow: Callable[[], None] | None = None
+        metrics.in_flight[request.source] += 1
 
     @property
     def source(self) -> str:
@@ -84,7 +72,7 @@ class Ticket:
 
     async def deltas(self) -> AsyncIterator[str]:
         """The text as it comes. Ends early, without an error, after `aclose()`; leaving the loop aborts the request."""
-        self._request = replace(self._request, body={**self._request.body, "stream": True}, raw=None)
+        self._request = self._request._replace(body={**self._request.body, "stream": True}, raw=None)
         try:
             with suppress(Closed):
                 answer = await self.begin()
@@ -92,9 +80,10 @@ class Ticket:
                     raise self._fail("the replica did not stream")
                 while events := await self.read():
                     for payload in sse.payloads(events):
-                        if "error" in payload:
+                        if payload.get("error"):
                             raise self._fail("the replica broke off with an error")
-                        if text := sse.text_of(payload):
+                        text = sse.text_of(payload)
+                        if text and self._ended is None:
                             yield text
         finally:
             await self.aclose()
@@ -107,7 +96,7 @@ class Ticket:
         try:
             answer = await self._first_answer()
         except GatewayError as error:
-            self._end(error.status)
+            self._end(error.status, error.type)
             raise
         except asyncio.CancelledError:
             if self._ended is None or self._beginner.uncancel() > 0:
@@ -117,137 +106,112 @@ class Ticket:
             self._beginner = None
         self._line.leave(self._number)
         if answer.body is None:
-            self._metrics.ttft.labels(self.source).observe(time.monotonic() - self._opened_at)
+            assert self._attempt is not None
+            self._ttft_s = monotonic() - self._opened_at
+            self._attempt.stream(self._line.limits.stream_silence_s, self._too_slow)
         else:
             self._end(answer.status)
         return answer
 
     async def read(self) -> bytes:
         """The next events of the stream as the replica sent them, always whole; empty once the request has ended."""
-        while not self._ready:
+        if self._ended is not None:
+            return b""
+        attempt = self._attempt
+        assert attempt is not None, "read() before begin()"
+        try:
+            events = await attempt.more()
+        except UpstreamError as error:
             if self._ended is not None:
                 return b""
-            assert self._exchange is not None, "read() before begin()"
-            try:
-                chunk = await self._exchange.chunk()
-            except UpstreamError as error:
-                if self._ended is not None:
-                    return b""
-                raise self._fail(str(error)) from error
-            if chunk:
-                self._take(chunk)
-            elif self._complete:
-                self._end(200)
-            else:
-                raise self._fail("the replica ended the stream too early")
-        events, self._ready = self._ready, b""
+            if (said := attempt.error) is not None:  # it told the client why, but not that this is all
+                self._end(said.status, said.type)
+                return sse.DONE
+            raise self._fail(str(error)) from error
+        if not events:
+            said = attempt.error
+            self._end(200 if said is None else said.status, None if said is None else said.type)
         return events
 
     async def aclose(self) -> None:
         """End the request in any phase and abort it on the replica at once. May be called again, from any task."""
         if self._ended is not None:
             return
-        self._end(LEFT)
+        self._end(LEFT, Closed.type)
         if self._beginner is not None and self._beginner is not asyncio.current_task():
             self._beginner.cancel()
 
     async def _first_answer(self) -> Answer:
-        tried: set[Replica] = set()
-        pool = self._line.pool
-        for retries_left in range(MAX_RETRIES, -1, -1):
-            self._replica = replica = await self._line.replica(avoid=tried)
-            replica.in_flight += 1
+        tries = Tries(self._line, self._opened_at)
+        while True:
+            replica = await self._next_replica(tries)
             try:
-                return await self._attempt(replica)
-            except Silent as error:
-                raise Failed(504, message=str(error)) from error
-            except (UpstreamError, Failed) as error:
-                self._drop_replica()
-                tried.add(replica)
-                if isinstance(error, ConnectFailed):
-                    pool.mark_unready(replica)
-                # A server's own 5xx is not asked for twice; a connection may only have been stale.
-                pointless = isinstance(error, Failed) and pool.pick(avoid=tried) in tried
-                if pointless or not retries_left:
-                    raise error if isinstance(error, Failed) else Failed(502, message=str(error)) from error
-                self._metrics.retries.inc()
-        raise AssertionError("unreachable")
+                return await self._try(replica)
+            except (UpstreamError, FromReplica) as error:
+                reason = tries.failed(replica, error)
+            self._drop_replica()  # only now, or those who wait would be given what has just failed
+            self._metrics.retries[reason,] += 1
+            self._retries += 1
 
-    async def _attempt(self, replica: Replica) -> Answer:
-        """One try on one replica, until its first token or its whole answer."""
-        headers = {"x-request-id": self._request.request_id, "x-load-source": self.source}
-        exchange = await replica.upstream.post(self._request.path, self._payload(replica), headers)
-        self._exchange = exchange
-        content_type = exchange.headers.get("content-type", "application/json")
-        if exchange.status >= 400:
-            raise _error(exchange.status, await exchange.read(), exchange.headers.get("retry-after"))
-        if not content_type.startswith("text/event-stream"):
-            return Answer(exchange.status, content_type, await exchange.read())
-        await self._first_token(exchange)
-        return Answer(exchange.status, content_type, None)
+    async def _next_replica(self, tries: Tries) -> Replica:
+        came_at = monotonic()
+        try:
+            return await self._line.replica(tries.avoid, again=self._retries > 0, waited_s=self._waited_s)
+        except GatewayError as error:
+            raise tries.refusal or error from None  # a replica's own words tell more
+        finally:
+            self._waited_s += monotonic() - came_at
 
-    async def _first_token(self, exchange: Exchange) -> None:
-        held = b""
-        while chunk := await exchange.chunk():
-            self._take(chunk)
-            held += self._ready
-            begun = self._complete
-            for payload in sse.payloads(self._ready):
-                if "error" in payload:
-                    raise _stream_error(payload)
-                begun = begun or sse.has_token(payload)
-            self._ready = b""
-            if begun:
-                self._ready = held
-                return
-        raise ConnectionLost("the replica ended the stream before its first token")
+    async def _try(self, replica: Replica) -> Answer:
+        """One attempt. The replica is this request's until `_drop_replica()`."""
+        self._replica = replica
+        self._last_replica = replica
+        self._attempt = Attempt(self._request, replica, self._metrics.itl[self.source])
+        return await self._attempt.begin(self._line.limits.first_token_timeout_s)
 
-    def _payload(self, replica: Replica) -> bytes:
-        body, raw = self._request.body, self._request.raw
-        if raw is not None and body.get("model"):
-            return raw
-        model = body.get("model") or replica.model
-        return json.dumps({**body, "model": model} if model else body).encode()
-
-    def _take(self, chunk: bytes) -> None:
-        events, self._rest = sse.cut(self._rest + chunk)
-        if events:
-            self._ready = events
-            self._complete = sse.ends_stream(events)
+    def _too_slow(self) -> None:
+        self.too_slow = True
+        self._end(LEFT, "slow_reader")
+        if self.on_too_slow is not None:
+            self.on_too_slow()
 
     def _fail(self, message: str) -> Failed:
         error = Failed(502, message=message)
-        self._end(error.status)
+        self._end(error.status, error.type)
         return error
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, error: str | None = None) -> None:
         if self._ended is not None:
             return
         self._ended = status
+        attempt, replica, request = self._attempt, self._last_replica, self._request
         self._drop_replica()
         self._line.leave(self._number)
-        self._metrics.in_flight.labels(self.source).dec()
-        self._metrics.requests.labels(self.source, str(status)).inc()
+        self._metrics.in_flight[request.source] -= 1
+        tokens = attempt.tokens if attempt is not None else sse.Usage(0, 0)
+        self._tell_ended(
+            Record(
+                request_id=request.request_id,
+                path=request.path,
+                source=request.source,
+                status=status,
+                e2e_s=monotonic() - self._opened_at,
+                model=str(request.body.get("model") or (replica and replica.model) or ""),
+                key=request.key,
+                replica=None if replica is None else replica.url,
+                retries=self._retries,
+                waited_s=self._waited_s,
+                ttft_s=self._ttft_s,
+                prompt_tokens=tokens.prompt,
+                completion_tokens=tokens.completion,
+                error=error,
+            )
+        )
 
     def _drop_replica(self) -> None:
         """Let go of the replica and its connection, which aborts whatever is not complete."""
-        if self._exchange is not None:
-            self._exchange.close()
-            self._exchange = None
+        if self._attempt is not None:
+            self._attempt.close()
         if self._replica is not None:
-            self._replica.in_flight -= 1
-            self._replica = None
-        self._ready = self._rest = b""
-        self._complete = False
-
-
-def _error(status: int, body: bytes, retry_after: str | None = None) -> FromReplica:
-    """A 4xx is the caller's to mend; anything above is the replica's."""
-    return (Refused if status < 500 else Failed)(status, body, retry_after)
-
-
-def _stream_error(payload: dict[str, Any]) -> FromReplica:
-    """The error that a replica sent as an event, after a status of 200."""
-    code = payload["error"].get("code") if isinstance(payload["error"], dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 502
-    return _error(status, json.dumps(payload).encode())
+            replica, self._replica = self._replica, None
+            self._line.give_back(replica)
