@@ -21,7 +21,6 @@ from inference.engine.metrics import Exporter, Stats
 from inference.engine.output import output
 from inference.engine.profile import Profile, load
 from inference.engine.runner import Runner
-from inference.engine.scheduler import Capacity
 
 VERSION = "0.32.0"
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
@@ -39,31 +38,25 @@ _REQUEST_ID = re.compile(rb"[\w.-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How one replica behaves. `capacity`, where given, stands in for the profile's."""
+    """How one replica behaves."""
 
     profile: Profile = field(default_factory=lambda: load(DEFAULT_PROFILE))
     model: str = "mistral"
-    capacity: Capacity | None = None
     max_num_queued_reqs: int | None = None
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.capacity is None:
-            object.__setattr__(self, "capacity", self.profile.capacity)
 
 
 class Engine:
     """Serves one model."""
 
     def __init__(self, settings: Settings, entries: Sequence[Entry] = ()) -> None:
-        assert settings.capacity is not None
+        profile = settings.profile
         self._settings = settings
         self._draining = False
-        self._max_model_len = settings.capacity.max_model_len
-        self._fingerprint = f"{wire.FINGERPRINT}-{settings.profile.name}"
-        self._say = lru_cache(maxsize=1024)(lambda prompt, seed: tuple(pieces(reply(prompt, entries, seed))))
-        profile = settings.profile
-        core = Core(settings.capacity, profile.step_s, async_scheduling=profile.async_scheduling, seed=settings.seed)
+        self._max_model_len = profile.capacity.max_model_len
+        self._fingerprint = f"{wire.FINGERPRINT}-{profile.name}"
+        self._entries = entries
+        core = Core(profile.capacity, profile.step_s, async_scheduling=profile.async_scheduling, seed=settings.seed)
         self._scheduler = core.scheduler
         self._stats = Stats(self._max_model_len)
         self._exporter = Exporter(settings.model, self._stats, core.scheduler)
@@ -75,11 +68,11 @@ class Engine:
 
     @property
     def running(self) -> int:
-        return len(self._scheduler.running)
+        return self._scheduler.counts.running
 
     @property
     def waiting(self) -> int:
-        return len(self._scheduler.waiting)
+        return self._scheduler.counts.waiting
 
     @property
     def unfinished(self) -> int:
@@ -130,18 +123,19 @@ class Engine:
             case "/version":
                 await respond(send, 200, dumps({"version": VERSION}))
             case "/load":
-                await respond(send, 200, dumps({"server_load": self.unfinished}))
+                # Without --enable-server-load-tracking vLLM does not count.
+                await respond(send, 200, dumps({"server_load": 0}))
             case "/metrics":
                 await respond(send, 200, self._exporter.text(), CONTENT_TYPE_PLAIN_0_0_4.encode())
             case _:
                 await respond(send, 200, b"", content_type=None)
 
     async def _complete(self, chat: bool, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived_s = time.monotonic()
         body = await _json_body(scope, receive)
+        arrived_s = time.monotonic()
         job = parse(body, chat, self._settings.model, self._max_model_len)
         self._admit()
-        words = output(self._say(job.prompt, job.seed), job.limits)
+        words = output(_words(reply(job.prompt, self._entries, job.seed)), job.limits)
         if job.echo:
             words = replace(words, texts=[job.echo + words.texts[0], *words.texts[1:]])
         shape = wire.Chat if chat else wire.Completion
@@ -200,6 +194,11 @@ class Engine:
         counts = wire.usage(job.prompt_tokens, count)
         whole = answer.whole("".join(words.texts[:count]), reason, stop_reason, counts)
         await respond(send, 200, dumps(whole))
+
+
+@lru_cache(maxsize=256)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(pieces(text))
 
 
 def _error(generation: Generation) -> wire.ApiError | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from inference.engine.scheduler import Batch
@@ -73,7 +74,7 @@ class _Line:
 
     def _usual_s(self) -> float:
         last = self._at_s[-_LOOK_AT:]
-        return median(later - at for at, later in zip(last, last[1:], strict=False)) if len(last) > 1 else 0.0
+        return median(later - at for at, later in pairwise(last)) if len(last) > 1 else 0.0
 
 
 def _step(members: Sequence[tuple[Served, int]]) -> Step:

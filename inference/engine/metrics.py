@@ -130,17 +130,16 @@ class Exporter:
         yield from self._histograms()
 
     def _gauges(self) -> Iterable[Metric]:
-        scheduler, capacity = self._scheduler, self._scheduler.capacity
-        waiting = len(scheduler.waiting)
-        yield self._gauge("num_requests_running", "Requests that are being computed.", {"": len(scheduler.running)})
-        yield self._gauge("num_requests_waiting", "Requests that wait to be computed.", {"": waiting})
+        counts, capacity = self._scheduler.counts, self._scheduler.capacity
+        yield self._gauge("num_requests_running", "Requests that are being computed.", {"": counts.running})
+        yield self._gauge("num_requests_waiting", "Requests that wait to be computed.", {"": counts.waiting})
         yield self._gauge(
             "num_requests_waiting_by_reason",
             "Waiting requests by reason; nothing defers one here.",
-            {"capacity": waiting, "deferred": 0},
+            {"capacity": counts.waiting, "deferred": 0},
             "reason",
         )
-        yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks in use, 0 to 1.", {"": scheduler.kv_usage})
+        yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks in use, 0 to 1.", {"": counts.kv_usage})
         facts = {
             "block_size": capacity.kv_block_size,
             "enable_prefix_caching": False,

@@ -74,6 +74,16 @@ class Batch:
         return self.prefill_tokens + self.decode_seqs
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What vLLM's gauges say. It counts when a step has ended and before the next is formed: who came during the step
+    is in no count yet, and who is in their first step does not run yet. `kv_usage` is the share of blocks in use."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+
+
 class Scheduler:
     """`schedule()` forms a batch, `finish()` takes its result; a second may be formed before the first is done."""
 
@@ -83,6 +93,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.free_blocks = capacity.usable_blocks
         self.preemptions = 0
+        self.counts = Counts()
+        self._left_waiting = 0
 
     @property
     def kv_usage(self) -> float:
@@ -140,6 +152,7 @@ class Scheduler:
                 seq.scheduled_s = now_s
             budget -= new
             self._take(batch, seq, new)
+        self._left_waiting = len(self.waiting)
         return batch if batch.tokens else None
 
     def finish(self, batch: Batch, now_s: float) -> list[Sequence]:
@@ -155,6 +168,7 @@ class Scheduler:
             if seq.generated >= seq.output_tokens:
                 self._remove(seq)
             got.append(seq)
+        self.counts = Counts(len(self.running), min(self._left_waiting, len(self.waiting)), self.kv_usage)
         return got
 
     def _take(self, batch: Batch, seq: Sequence, new: int) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import sys
-from dataclasses import fields, replace
+from datetime import date
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -20,12 +20,13 @@ from inference.engine.answers import Entry, read_entries
 from inference.engine.app import DEFAULT_PROFILE, Engine, Settings
 from inference.engine.generation import Broken
 from inference.engine.profile import Profile, ProfileError
-from inference.engine.scheduler import Batch, Capacity
+from inference.engine.scheduler import Batch
 
 EXAMPLES = """examples:
   crowdspike engine --qa answers.json
   crowdspike engine --profile l4-mistral-7b-awq --port 8101 --qa answers.json --max-num-seqs 8
   crowdspike engine profiles
+  crowdspike engine calibrate --help
 """
 TICK_S = 0.1
 STREAMS = 32
@@ -153,16 +154,17 @@ def tokens_per_s(profile: Profile) -> float:
 
 def _settings(args: argparse.Namespace) -> Settings:
     """Raises ProfileError."""
-    profile = profiles.load(args.profile)
-    given = {f.name: getattr(args, f.name, None) for f in fields(Capacity)}
-    capacity = replace(profile.capacity, **{name: value for name, value in given.items() if value is not None})
+    given = {name: getattr(args, name, None) for name in profiles.COUNTS}
+    values = {name: value for name, value in given.items() if value is not None}
+    profile = profiles.load(args.profile).with_values(values, "the command line", date.today().isoformat())
+    capacity = profile.capacity
     if capacity.usable_blocks * capacity.kv_block_size < capacity.max_model_len:
         held = capacity.usable_blocks * capacity.kv_block_size
         raise ProfileError(
             f"{capacity.num_kv_blocks} KV blocks hold {held} tokens, less than one request of "
             f"{capacity.max_model_len}: give --num-kv-blocks more or --max-model-len less"
         )
-    return Settings(profile, args.model, capacity, args.max_num_queued_reqs, args.seed)
+    return Settings(profile, args.model, args.max_num_queued_reqs, args.seed)
 
 
 async def _serve(server: Server, with_parent: bool) -> None:

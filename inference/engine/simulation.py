@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from inference.engine.core import Core
@@ -20,14 +20,11 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the client of one arrival would have measured: when each of its tokens came, in seconds of the trace. When it
-    came into the engine's queue and when it was first scheduled only a simulation knows."""
+    """What the client of one arrival would have measured: when each of its tokens came, in seconds of the trace."""
 
     arrival: Arrival
     token_s: tuple[float, ...]
     preemptions: int = 0
-    queued_s: float | None = None
-    scheduled_s: float | None = None
 
     @property
     def ttft_s(self) -> float:
@@ -38,9 +35,11 @@ class Served:
         return self.token_s[-1] - self.arrival.at_s
 
 
-def run(core: Core, trace: Iterable[Arrival], overhead_s: float = 0.0) -> list[Served]:
+def run(
+    core: Core, trace: Iterable[Arrival], overhead_s: float = 0.0, step_ended: Callable[[float], None] | None = None
+) -> list[Served]:
     """Every arrival served, in the order of the trace. `overhead_s` is what a request takes outside of the engine,
-    before its queue; it is the same for all."""
+    before its queue; it is the same for all. `step_ended` is told the time of each step's end."""
     arrivals = sorted(trace, key=lambda a: a.at_s)
     tokens: list[list[float]] = [[] for _ in arrivals]
     seqs: list[Sequence] = []
@@ -59,6 +58,6 @@ def run(core: Core, trace: Iterable[Arrival], overhead_s: float = 0.0) -> list[S
         for seq in core.advance(now_s)[1]:
             assert isinstance(seq.payload, int)
             tokens[seq.payload].append(now_s)
-    return [
-        Served(a, tuple(t), s.preemptions, s.arrived_s, s.scheduled_s) for a, t, s in zip(arrivals, tokens, seqs, strict=True)
-    ]
+        if step_ended is not None:
+            step_ended(now_s)
+    return [Served(a, tuple(t), s.preemptions) for a, t, s in zip(arrivals, tokens, seqs, strict=True)]

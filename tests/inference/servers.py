@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -39,10 +38,8 @@ STEADY = profile(step_base_ms=5)
 
 def engine(profile: Profile = FAST, max_num_queued_reqs: int | None = None, **capacity: int) -> Engine:
     """A replica with some of the profile's capacity replaced."""
-    settings = Settings(
-        profile, capacity=replace(profile.capacity, **capacity), max_num_queued_reqs=max_num_queued_reqs
-    )
-    return Engine(settings, LONG)
+    given = profile.with_values(capacity, "chosen by a test", "2026-11-21")
+    return Engine(Settings(given, max_num_queued_reqs=max_num_queued_reqs), LONG)
 
 
 def profile_file(folder: Path, **values: float) -> str:

@@ -1,4 +1,4 @@
-"""Calibration: the fit on simulated traces, whose figures are known; the command on a real simulated process, for form."""
+"""Calibration: the fit on simulated traces, whose figures are known; the command on a real process, for its form."""
 
 import random
 import subprocess
@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from inference.engine import profile as profiles
-from inference.engine.calibrate import Load, NotCalibrated, Server, Setting, describe, fit, report, simulate
+from inference.engine.calibrate import report
+from inference.engine.calibration import Setting, fit, simulate
 from inference.engine.calibration_fit import StepFit, TooFewSteps, fit_steps
+from inference.engine.calibration_measure import Load, NotCalibrated, Server, describe
 from inference.engine.calibration_steps import Step, reconstruct
 from inference.engine.core import Core
 from inference.engine.scheduler import Batch
 from inference.engine.simulation import Arrival, Served, run
-from inference.openloop.client import Run
 from inference.openloop.trace import poisson
 from tests.inference.servers import profile_file
 from tests.processes import replica
@@ -38,7 +39,7 @@ RATES = (4, 10, 16)
 
 
 def served_by(profile: profiles.Profile, rate_per_s: float, seconds: float = 20, seed: int = 1) -> list[Served]:
-    return simulate(profile, poisson(rate_per_s, seconds, seed), seed)
+    return simulate(profile, poisson(rate_per_s, seconds, seed), seed).served
 
 
 def steps_of(profile: profiles.Profile) -> list[Step]:
@@ -137,7 +138,7 @@ def loads(profile: profiles.Profile) -> list[Load]:
     found = []
     for seed, (share, rate) in enumerate(zip((0.3, 0.6, 0.9), RATES, strict=True)):
         trace = poisson(rate, 20.0, seed)
-        found.append(Load(share, 20.0, trace, Run(served=simulate(profile, trace, seed))))
+        found.append(Load(share, 20.0, trace, simulate(profile, trace, seed)))
     return found
 
 
@@ -150,9 +151,20 @@ def test_a_profile_is_found_that_behaves_like_the_measured_server():
     assert found.profile.request_overhead_ms.value == pytest.approx(7, rel=0.15)
     assert found.profile.capacity == KNOWN.capacity
     for load in measured:
-        again = simulate(found.profile, load.trace, 99)
+        again = simulate(found.profile, load.trace, 99).served
         real, fitted = (sum(one.e2e_s for one in served) for served in (load.run.served, again))
         assert fitted == pytest.approx(real, rel=0.05)
+
+
+def test_a_simulation_is_sampled_as_a_server_is():
+    trace = [Arrival(0.0, 100, 60), Arrival(0.0, 100, 60), Arrival(0.6, 100, 200)]
+    found = simulate(KNOWN.with_values({"max_num_seqs": 1}, "a test", "2026-11-21"), trace)
+    ends_s = [one.token_s[-1] for one in found.served]
+    by_time = {sample.at_s: (sample.running, sample.waiting) for sample in found.samples}
+    assert by_time[0.0] == (0, 0), "the first step has not ended"
+    assert by_time[0.5] == (1, 1) and ends_s[0] > 0.5
+    assert by_time[1.0] == (1, 1) and ends_s[0] < 1.0 < ends_s[1], "the second runs, the third waits"
+    assert by_time[1.5] == (1, 0) and ends_s[1] < 1.5 < ends_s[2]
 
 
 def test_every_figure_says_where_it_comes_from_and_the_file_reads_back():
@@ -199,4 +211,4 @@ def test_the_command_says_why_it_could_not():
 def test_one_request_alone_is_no_calibration():
     trace = [Arrival(0.0, 100, 20)]
     with pytest.raises(NotCalibrated, match="19 steps were seen"):
-        fit([Load(0.5, 1.0, trace, Run(served=simulate(KNOWN, trace)))], Setting("x", "y"), SERVER)
+        fit([Load(0.5, 1.0, trace, simulate(KNOWN, trace))], Setting("x", "y"), SERVER)
