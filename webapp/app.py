@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -32,12 +33,12 @@ from webapp.errors import (
     NotSaved,
     TokenNeeded,
 )
-from webapp.gateway import log as request_log
 from webapp.gateway.asgi import GatewayApp
 from webapp.gateway.caps import Caps
 from webapp.gateway.gateway import Gateway
 from webapp.gateway.keys import Keyring
 from webapp.gateway.line import Limits
+from webapp.gateway.log import RequestLog
 from webapp.gateway.metrics import Metrics
 from webapp.gateway.quota import Quota
 from webapp.identity import PARTICIPANT_COOKIE, Signer
@@ -86,6 +87,7 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
     discovery = Discovery(pool, settings.inference_urls)
     keys = Keyring(store) if settings.api_keys == "required" else None
     quota = Quota()
+    request_log = RequestLog(sys.stdout)
     on_end = [quota.charge, request_log.write] if settings.log_requests else [quota.charge]
     gateway = Gateway(pool, Metrics(registry), _limits(settings), on_end)
     build = static_build()
@@ -125,6 +127,7 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
         if keys is not None:
             await keys.close()
         await store.close()
+        request_log.flush()
 
 
 def _limits(settings: Settings) -> Limits:

@@ -17,7 +17,6 @@ from inference.engine import server as engine
 from webapp import demo, export
 from webapp.context import now_ms
 from webapp.gateway import keys
-from webapp.gateway import log as request_log
 from webapp.live_room import LiveRoom
 from webapp.log.open import open_store
 from webapp.log.store import NotFound, Store, StoreError
@@ -189,8 +188,6 @@ def _demo(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     set_up_logging()
     settings, talks = _settings(args), _talks(args)
-    if settings.log_requests:
-        request_log.set_up()
     sock = listen(args.host, args.port)
 
     async def started(app) -> None:

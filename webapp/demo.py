@@ -16,7 +16,6 @@ import segno
 
 from webapp.app import Front
 from webapp.context import now_ms
-from webapp.gateway import log as request_log
 from webapp.server import new_loop, serve
 from webapp.settings import Settings
 from webapp.talk.model import Talk
@@ -45,8 +44,6 @@ def run(settings: Settings, talks: list[Talk], host: str, port: int, sock: socke
             settings = settings.model_copy(update={"inference_url": url, "simulated": True})
             # Nothing is spent on a replica of this machine. A real one, and its key, are not for the whole network.
             settings = _unless_set(settings, api_keys="off")
-        if settings.log_requests:
-            request_log.set_up()
         settings.public_url = settings.public_url or f"http://{address_for_phones(host)}:{port}"
 
         async def started(app: Front) -> None:

@@ -167,7 +167,7 @@ async def test_killed_replica_before_a_token_is_replaced_by_another(tmp_path):
         gateway.pool.replicas[1].in_flight = 5  # so that the slow one comes first
         async with http(url) as client:
             asking = asyncio.create_task(client.post(CHAT, json={**STREAM, "max_tokens": 2}))
-            await until(lambda: gateway.pool.replicas[0].running == 1)
+            await until(lambda: gateway.pool.replicas[0].in_flight == 1)
             slow.send(signal.SIGKILL)
             answer = await asking
         assert answer.status_code == 200

@@ -1,8 +1,9 @@
 """The line that each request leaves in the log."""
 
+import asyncio
+import contextlib
 import io
 import json
-import logging
 import re
 from datetime import UTC, datetime
 
@@ -27,17 +28,6 @@ WHOLE = Record(
     prompt_tokens=12,
     completion_tokens=34,
 )
-
-
-@pytest.fixture
-def written():
-    """What the log's stream holds; the logger is put back afterwards."""
-    logger = logging.getLogger("crowdspike.gateway")
-    before = logger.handlers, logger.propagate, logger.level
-    stream = io.StringIO()
-    log.set_up(stream)
-    yield stream
-    logger.handlers, logger.propagate, logger.level = before
 
 
 def test_line_has_who_when_where_how_long_and_how_much():
@@ -74,12 +64,47 @@ def test_what_a_client_named_cannot_break_or_fill_the_line():
     assert json.loads(line)["path"] == "/v1/\n{}"
 
 
-def test_each_record_is_one_line_of_nothing_but_json(written, capsys):
+async def test_each_record_is_one_line_of_nothing_but_json():
+    stream = io.StringIO()
+    requests = log.RequestLog(stream)
     for _ in range(3):
-        log.write(WHOLE)
-    lines = written.getvalue().splitlines()
+        requests.write(WHOLE)
+    requests.flush()
+    lines = stream.getvalue().splitlines()
     assert [json.loads(line)["request_id"] for line in lines] == ["r-1"] * 3
-    assert capsys.readouterr().err == ""
+
+
+class Watched(io.StringIO):
+    """Tells when something has been written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed = asyncio.Event()
+
+    def flush(self) -> None:
+        self.flushed.set()
+
+
+async def test_lines_are_written_without_being_asked_for():
+    stream = Watched()
+    log.RequestLog(stream).write(WHOLE)
+    async with asyncio.timeout(10):
+        await stream.flushed.wait()
+    assert json.loads(stream.getvalue())["request_id"] == "r-1"
+
+
+@pytest.fixture
+def full_disk():
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # to close it fails as well
+        yield full
+
+
+async def test_a_stream_that_takes_nothing_loses_lines_and_says_so(full_disk, caplog):
+    requests = log.RequestLog(full_disk)
+    requests.write(WHOLE)
+    requests.flush()
+    assert "1 lines of the request log are lost" in caplog.text
+    requests.write(WHOLE)  # it goes on
 
 
 def test_times_that_were_not_measured_are_null():

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from secrets import token_hex
+from os import urandom
 from typing import Any, NoReturn
 
 from inference.asgi import BodyTooLarge, ClientLeft, Headers, Receive, Scope, Send, dumps, read_body, respond
@@ -137,7 +137,7 @@ def _call(scope: Scope) -> _Call:
     if len(headers) < len(fields):
         headers = _joined(fields)
     given = headers.get(b"x-request-id", b"")
-    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else token_hex(16)
+    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else urandom(16).hex()
     source = CLAIMABLE.get(headers.get(b"x-load-source", b""), "api")
     marks = [(b"x-request-id", request_id.encode()), (b"x-load-source", source.encode())]
     return _Call(_path(scope), headers, request_id, source, marks, time.monotonic())

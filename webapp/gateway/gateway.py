@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from secrets import token_hex
+from os import urandom
 from types import MappingProxyType
 from typing import Any
 
@@ -61,7 +61,7 @@ class Gateway:
         `key` is the name of the API key. `trace` are headers to pass on as they came.
         """
         source = source if source in SOURCES else "api"
-        request_id = request_id or token_hex(16)
+        request_id = request_id or urandom(16).hex()
         headers = {**trace, "x-request-id": request_id, "x-load-source": source}
         request = Request(path, body, raw, source, request_id, key, headers)
         return Ticket(self._line, self.metrics, request, self.ended)

@@ -106,6 +106,12 @@ class Windows(Storage):
         self._windows.pop(key, None)
 
 
+class _PerMinute(RateLimitItemPerMinute):
+    """The library puts the name of a window together anew six times for each request."""
+
+    key_for = lru_cache(maxsize=4096)(RateLimitItemPerMinute.key_for)
+
+
 def _requests(key: Key) -> RateLimitItem | None:
     return _per_minute("requests", key.requests_per_minute)
 
@@ -116,4 +122,4 @@ def _tokens(key: Key) -> RateLimitItem | None:
 
 @lru_cache(maxsize=1024)
 def _per_minute(kind: str, amount: int | None) -> RateLimitItem | None:
-    return None if amount is None else RateLimitItemPerMinute(amount, namespace=kind)
+    return None if amount is None else _PerMinute(amount, namespace=kind)
