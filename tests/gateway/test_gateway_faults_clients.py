@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from inference.pool import gauge
-from tests.gateway.gateways import BODY, UNREACHABLE, front_of, gateway_to, hold, say_nothing, text_of
+from inference.upstream import Upstream
+from tests.gateway.gateways import BODY, DONE, UNREACHABLE, front_of, gateway_to, hold, say_nothing, text_of
 from tests.inference.servers import (
+    STREAM_END,
     STREAM_HEAD,
     chunk,
     engine_process,
@@ -223,6 +225,29 @@ async def test_client_that_reads_a_byte_a_second_is_ended_and_so_is_its_stream(h
             cut.set()
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(reading, 20)
+
+
+async def test_client_that_reads_slowly_but_steadily_gets_all_of_it_unchanged():
+    """Far more than all buffers hold: the gateway waits for the client, and the replica for the gateway."""
+    events = [event(content=f"{i} " + "x" * 1000) for i in range(3000)]
+
+    async def script(reader, writer):
+        writer.write(STREAM_HEAD)
+        for part in (*events, DONE):
+            writer.write(chunk(part))
+            await writer.drain()
+        writer.write(STREAM_END)
+        await writer.drain()
+
+    async with scripted(script) as (replica_url, _), front_of(replica_url) as (url, gateway):
+        exchange = await Upstream(url).post(CHAT, json.dumps({**BODY, "stream": True}).encode())
+        received = b""
+        while part := await exchange.chunk():
+            received += part
+            await asyncio.sleep(0.001)
+        assert received == b"".join(events) + DONE
+        assert gateway.records[0].completion_tokens == len(events)
+        assert gateway.records[0].status == 200
 
 
 class Impatient(Connection):

@@ -149,7 +149,7 @@ async def test_2000_requests_onto_two_replicas_of_32_are_answered_in_order_or_re
             body = json.dumps({**BODY, "stream": True, "max_tokens": 3}).encode()
             sizes = []
             for crowd in (2000, 1000):
-                front = Upstream(url)
+                front = Upstream(url, connect_timeout_s=60)
                 answers = await asyncio.gather(*(post(front, body, f"{crowd}-{i}") for i in range(crowd)))
                 front.close()
                 sizes.append(resident_bytes())

@@ -89,7 +89,7 @@ async def test_killed_before_the_first_token_the_client_sees_nothing(tmp_path):
         first, other = gateway.pool.replicas
         busy(other)
         asking = asyncio.create_task(ask(url, max_tokens=4))
-        await until(lambda: first.running == 1)
+        await until(lambda: first.upstream.in_use == 1)
         slow.send(signal.SIGKILL)
         assert is_whole(await asking)
         await until(lambda: not first.ready)
@@ -105,7 +105,7 @@ async def test_only_replica_killed_before_the_first_token_answers_when_it_is_bac
     ):
         (replica,) = gateway.pool.replicas
         asking = asyncio.create_task(ask(url, max_tokens=4))
-        await until(lambda: replica.running == 1)
+        await until(lambda: replica.upstream.in_use == 1)
         dying.send(signal.SIGKILL)
         await until(lambda: gateway.waiting == 1)
         async with engine_process("--profile", "instant", "--port", port):

@@ -5,8 +5,8 @@ from time import monotonic
 
 import pytest
 
+from inference.exchange import ConnectFailed
 from inference.pool import Pool
-from inference.upstream import ConnectFailed
 from tests.gateway.gateways import (
     BODY,
     UNREACHABLE,

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from inference.upstream import BUFFER_BYTES, ConnectFailed, ConnectionLost, Overflow, Silent, Upstream
+from inference.exchange import BUFFER_BYTES, ConnectFailed, ConnectionLost, Overflow, Silent
+from inference.upstream import Upstream
 from tests.inference.servers import STREAM_END, STREAM_HEAD, chunk, scripted, serving, until, whole
 
 

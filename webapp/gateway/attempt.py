@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from inference.asgi import dumps
+from inference.exchange import ConnectionLost, Exchange, UpstreamError
 from inference.histogram import Histogram
 from inference.pool import Replica
-from inference.upstream import ConnectionLost, Exchange, UpstreamError
 from webapp.gateway import sse
 from webapp.gateway.errors import Failed, FromReplica, Refused
 
 # What comes after [DONE] is the end of the body; who does not send it has answered all the same.
 END_WITHIN_S = 1.0
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # made once
 
 
 class Request(NamedTuple):
@@ -88,26 +88,57 @@ class Attempt:
         if self._held:
             events, self._held = self._held, b""
             return events
-        exchange, events = self._exchange, self._events
+        exchange = self._exchange
         assert exchange is not None
-        while not events.complete:
-            data = exchange.take()
-            if not data:
-                if exchange.complete:
-                    raise ConnectionLost("the replica ended the stream too early")
+        while not self._events.complete:
+            if data := exchange.take():
+                if passed := self._take_in(data, exchange.heard_at):
+                    return passed
+            elif exchange.complete:
+                raise ConnectionLost("the replica ended the stream too early")
+            else:
                 await exchange.wait()
-                continue
-            before = events.count
-            if passed := events.feed(data):
-                count, at = events.count - before, exchange.heard_at
-                if count:
-                    self._itl.observe(at - self._told_at)
-                    if count > 1:
-                        self._itl.observe(0.0, count - 1)
-                    self._told_at = at
-                return passed
         await _end(exchange)
         return b""
+
+    async def forward(self, write: Callable[[bytes], bool]) -> bool:
+        """As `more()` over and over, but each piece is given to `write` the moment it comes.
+
+        True after the last; False as soon as `write` returns False, which asks for a pause.
+        """
+        exchange, events, room = self._exchange, self._events, True
+        assert exchange is not None
+
+        def pass_on(data: bytes) -> bool:
+            nonlocal room
+            if passed := self._take_in(data, exchange.heard_at):
+                room = write(passed)
+            return room and not events.complete
+
+        if self._held:
+            held, self._held = self._held, b""
+            room = write(held)
+        if data := exchange.take():
+            pass_on(data)
+        while room and not events.complete:
+            if exchange.complete:
+                raise ConnectionLost("the replica ended the stream too early")
+            await exchange.push(pass_on)
+        if not events.complete:
+            return False
+        await _end(exchange)
+        return True
+
+    def _take_in(self, data: bytes, at: float) -> bytes:
+        """The events to pass on of what came at that time."""
+        before = self._events.count
+        passed = self._events.feed(data)
+        if count := self._events.count - before:
+            self._itl.observe(at - self._told_at)
+            if count > 1:
+                self._itl.observe(0.0, count - 1)
+            self._told_at = at
+        return passed
 
     def close(self) -> None:
         """Let go of the connection, which aborts whatever is not complete."""
@@ -140,7 +171,7 @@ class Attempt:
         added: dict[str, Any] = {"stream_options": {"include_usage": True}} if count else {}
         if not body.get("model") and self._replica.model:
             added["model"] = self._replica.model
-        return dumps(body | added), count
+        return _encode(body | added).encode("utf-8", "replace"), count
 
 
 async def _end(exchange: Exchange) -> None:

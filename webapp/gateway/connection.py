@@ -31,6 +31,13 @@ class Connection(HttpToolsProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
+    def write(self, body: bytes) -> bool:
+        """A part of a streamed body, without ASGI's message for it. False when the client has much to read yet."""
+        assert self.cycle.chunked_encoding, "before the headers, or with a length"
+        if not self.lost:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return not self.flow.write_paused
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")

@@ -24,7 +24,8 @@ class Limits:
     """Twice vLLM's max-num-seqs: one half runs, the other shows as the replica's own queue, by which it is scaled.
     The rest waits here, where a replica that comes up later can take it."""
     first_token_timeout_s: float = 120.0
-    """Nothing from the replica for so long before the first token, and another one is asked."""
+    """Nothing from the replica for so long before the first token, and another one is asked. An answer that is not
+    streamed comes as a whole, so it must be made in that time."""
     stream_silence_s: float = 60.0
     """The same after the first token, and the stream ends with an error."""
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from inference.upstream import UpstreamError
+from inference.exchange import UpstreamError
 
 OUTPUT = ("content", "reasoning", "reasoning_content", "tool_calls", "refusal")
 DONE = b"data: [DONE]\n\n"
@@ -109,7 +109,7 @@ class Events:
         # JSON text holds these with escaped quotes, so no token looks like one of them.
         if NO_CHOICES in data or NO_CHOICES_SPACED in data or ERROR in data:
             data = self._look_into(data)
-        if ends_stream(data):
+        if b"[DONE]" in data[-32:]:
             self.complete = True
             self.count -= 1
         return data

@@ -22,6 +22,9 @@ class Client(Protocol):
     def abort(self) -> None:
         """Drop it, whatever it has not read."""
 
+    def write(self, body: bytes) -> bool:
+        """Send a part of the body, as `send()` would. False when the client has much to read yet."""
+
 
 async def send_answer(
     ticket: Ticket, receive: Receive, send: Send, marks: Headers, client: Client | None = None
@@ -37,13 +40,13 @@ async def send_answer(
     try:
         if client is None:
             async with while_connected(receive):
-                await _send(ticket, send, marks)
+                await _send(ticket, send, marks, None)
         else:
             # Cheaper than a task that waits for `receive()`.
             client.on_lost = work.cancel
             if client.lost:
                 raise ClientLeft
-            await _send(ticket, send, marks)
+            await _send(ticket, send, marks, client)
     except asyncio.CancelledError:
         if not (ticket.too_slow if client is None else client.lost) or work.uncancel() > 0:
             raise  # somebody else cancelled us
@@ -54,7 +57,7 @@ async def send_answer(
         await ticket.aclose()
 
 
-async def _send(ticket: Ticket, send: Send, marks: Headers) -> None:
+async def _send(ticket: Ticket, send: Send, marks: Headers, client: Client | None) -> None:
     answer = await ticket.begin()
     content_type = answer.content_type.encode("latin-1")
     if answer.body is not None:
@@ -63,8 +66,12 @@ async def _send(ticket: Ticket, send: Send, marks: Headers) -> None:
     fields = [(b"content-type", content_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"), *marks]
     await send({"type": "http.response.start", "status": answer.status, "headers": fields})
     try:
-        while events := await ticket.read():
-            await send({"type": "http.response.body", "body": events, "more_body": True})
+        if client is None:
+            while events := await ticket.read():
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+        else:
+            while not await ticket.forward(client.write):
+                await send({"type": "http.response.body", "body": b"", "more_body": True})  # waits until it has read
     except GatewayError as error:
         # Too late for a status: the stream says it, and ends as a stream should.
         last = b"data: " + error.body() + b"\n\n" + sse.DONE

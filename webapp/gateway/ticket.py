@@ -8,8 +8,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Literal
 
+from inference.exchange import UpstreamError
 from inference.pool import Replica
-from inference.upstream import UpstreamError
 from webapp.gateway import sse
 from webapp.gateway.attempt import Answer, Attempt, Request
 from webapp.gateway.errors import Closed, Failed, FromReplica, GatewayError
@@ -122,16 +122,27 @@ class Ticket:
         try:
             events = await attempt.more()
         except UpstreamError as error:
-            if self._ended is not None:
-                return b""
-            if (said := attempt.error) is not None:  # it told the client why, but not that this is all
-                self._end(said.status, said.type)
-                return sse.DONE
-            raise self._fail(str(error)) from error
+            return self._broke_off(attempt, error)
         if not events:
-            said = attempt.error
-            self._end(200 if said is None else said.status, None if said is None else said.type)
+            self._finish(attempt)
         return events
+
+    async def forward(self, write: Callable[[bytes], bool]) -> bool:
+        """Give the events to `write` as they come, cheaper than to `read()` them. True once the request has ended;
+        False when `write` returned False, and asks to be called again."""
+        if self._ended is not None:
+            return True
+        attempt = self._attempt
+        assert attempt is not None, "forward() before begin()"
+        try:
+            if not await attempt.forward(write):
+                return False
+        except UpstreamError as error:
+            if last := self._broke_off(attempt, error):
+                write(last)
+        else:
+            self._finish(attempt)
+        return True
 
     async def aclose(self) -> None:
         """End the request in any phase and abort it on the replica at once. May be called again, from any task."""
@@ -168,6 +179,19 @@ class Ticket:
         self._last_replica = replica
         self._attempt = Attempt(self._request, replica, self._metrics.itl[self.source])
         return await self._attempt.begin(self._line.limits.first_token_timeout_s)
+
+    def _finish(self, attempt: Attempt) -> None:
+        said = attempt.error
+        self._end(200 if said is None else said.status, None if said is None else said.type)
+
+    def _broke_off(self, attempt: Attempt, error: UpstreamError) -> bytes:
+        """What the client is told last, where the replica has told it why."""
+        if self._ended is not None:
+            return b""
+        if attempt.error is None:
+            raise self._fail(str(error)) from error
+        self._finish(attempt)
+        return sse.DONE
 
     def _too_slow(self) -> None:
         self.too_slow = True

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+from inference.exchange import ConnectFailed, Silent, UpstreamError
 from inference.pool import Replica
-from inference.upstream import ConnectFailed, Silent, UpstreamError
 from webapp.gateway.errors import Failed, FromReplica, GatewayError
 from webapp.gateway.line import Line
 
