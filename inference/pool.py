@@ -128,11 +128,22 @@ class Pool:
 
         One in `avoid` comes only when no other is ready. None when there is none to take now.
         """
-        ready = [replica for replica in self.replicas if replica.ready]
+        among = self.replicas
         if avoid:
-            ready = [replica for replica in ready if replica not in avoid] or ready
-        free = [replica for replica in ready if replica.in_flight < limit and not replica.refusals]
-        return min(free, key=lambda replica: (replica.load, random.random()), default=None)
+            ready = [replica for replica in among if replica.ready]
+            among = tuple(replica for replica in ready if replica not in avoid) or ready
+        chosen, least, ties = None, float("inf"), 0
+        for replica in among:
+            if not replica.ready or replica.in_flight >= limit or replica.refusals:
+                continue
+            load = replica.load
+            if load < least:
+                chosen, least, ties = replica, load, 1
+            elif load == least:
+                ties += 1
+                if random.random() * ties < 1:  # each of the tied ones is as likely
+                    chosen = replica
+        return chosen
 
     def mark_unready(self, replica: Replica) -> None:
         """To be called when a connection to it failed; the next check that succeeds makes it ready again."""
