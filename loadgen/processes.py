@@ -45,7 +45,9 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**ours, "PYTHONUNBUFFERED": "1", **(environment or {})},
-                start_new_session=True,  # Ctrl-C in the terminal is for us, and we end it in order
+                # Ctrl-C in the terminal is for us, and we end it in order. Not a session of its own: Linux divides the
+                # CPUs among sessions first, and a real vLLM then stood still for seconds beside a busy client.
+                process_group=0,
             )
 
     @property
