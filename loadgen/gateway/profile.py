@@ -21,7 +21,7 @@ PER_S = 100
 PARTS = (
     ("event loop and its system calls (uvloop)", r"Runner\.run \(|\(asyncio/"),
     ("HTTP towards the client, its writes (uvicorn)", r"\(uvicorn/"),
-    ("HTTP towards the replica, its writes (`inference/upstream.py`, `exchange.py`)", r"\(inference/(upstream|exchange)"),
+    ("HTTP towards the replica, its writes (`inference/exchange.py`)", r"\(inference/(upstream|exchange)"),
     ("choice of the replica (`inference/pool.py`)", r"\(inference/"),
     ("keys, limits, caps, log", r"webapp/gateway/(keys|quota|caps|log)|\((limits|logging)/"),
     ("metrics", r"webapp/gateway/metrics|inference/histogram|\(prometheus_client/"),
