@@ -24,8 +24,8 @@ from inference.openloop.client import SAMPLE_EVERY_S, Run
 from inference.openloop.gauges import Sample
 from inference.openloop.summary import ttfts_ms
 
-# At and above this share of the capacity, times to first token are queueing: a step that is wrong by 2 % moves them by a
-# hundred milliseconds, which have nothing to do with overhead.
+# At and above this share of the capacity a time to first token is queueing: there a step that is wrong by 2 %
+# moves it by a hundred milliseconds, which say nothing of the overhead.
 _BUSY = 0.7
 _OVERHEAD_ROUNDS = 3  # a request that is queued later also meets other steps
 _NOT_MEASURED = "not measured: calibrate meets a server that has started"
