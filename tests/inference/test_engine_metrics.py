@@ -128,7 +128,8 @@ async def test_gauges_show_what_runs_and_waits_and_the_blocks_in_use():
         assert figures.value("cache_config_info", num_gpu_blocks="257", block_size="16") == 1
         for exchange in asked:
             exchange.close()
-        await until(lambda: replica.unfinished == 0)
+        # The gauges are counted when a step has ended.
+        await until(lambda: (replica.unfinished, replica.running, replica.waiting) == (0, 0, 0))
         figures = await read(url)
     assert (figures["num_requests_running"], figures["num_requests_waiting"]) == (0, 0)
     assert figures["kv_cache_usage_perc"] == 0
