@@ -11,13 +11,12 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os import urandom
 from typing import Any, NoReturn
 
 from inference.asgi import BodyTooLarge, ClientLeft, Headers, Receive, Scope, Send, dumps, read_body, respond
 from webapp.gateway.caps import Caps, capped
 from webapp.gateway.errors import BadRequest, Closed, GatewayError, NoKey, NotFound, TooLarge, WrongMethod
-from webapp.gateway.gateway import NO_TRACE, Gateway
+from webapp.gateway.gateway import NO_TRACE, Gateway, new_request_id
 from webapp.gateway.keys import Keyring
 from webapp.gateway.metrics import SOURCES
 from webapp.gateway.quota import Quota
@@ -137,7 +136,7 @@ def _call(scope: Scope) -> _Call:
     if len(headers) < len(fields):
         headers = _joined(fields)
     given = headers.get(b"x-request-id", b"")
-    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else urandom(16).hex()
+    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_request_id()
     source = CLAIMABLE.get(headers.get(b"x-load-source", b""), "api")
     marks = [(b"x-request-id", request_id.encode()), (b"x-load-source", source.encode())]
     return _Call(_path(scope), headers, request_id, source, marks, time.monotonic())

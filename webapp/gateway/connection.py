@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 STALLED_AFTER_S = 30.0
 UNSENT_BYTES = 64 * 1024
@@ -37,6 +37,10 @@ class Connection(HttpToolsProtocol):
         if not self.lost:
             self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         return not self.flow.write_paused
+
+    def hold_head(self) -> None:
+        """The headers of this answer wait for the first part of its body, to be sent with it."""
+        self.cycle.transport = _Held(self.cycle.transport, self.cycle)  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,3 +72,19 @@ class Connection(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+
+class _Held:
+    """What a cycle writes to, for its first two writes: a system call costs as much as the rest of a short answer."""
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._head = data
+        else:
+            self._cycle.transport = self._transport
+            self._transport.write(self._head + data)

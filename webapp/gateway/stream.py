@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from inference.asgi import ClientLeft, Headers, Receive, Send, respond, while_connected
 from webapp.gateway import sse
@@ -15,12 +15,16 @@ from webapp.gateway.ticket import Ticket
 class Client(Protocol):
     """The connection of the client, where the server shows it: `scope["extensions"]["crowdspike.connection"]`."""
 
+    loop: asyncio.AbstractEventLoop
     lost: bool
     on_lost: Callable[[], object] | None
     """Called when the client has gone."""
 
     def abort(self) -> None:
         """Drop it, whatever it has not read."""
+
+    def hold_head(self) -> None:
+        """Send the next headers together with the body that follows at once."""
 
     def write(self, body: bytes) -> bool:
         """Send a part of the body, as `send()` would. False when the client has much to read yet."""
@@ -34,19 +38,19 @@ async def send_answer(
     `marks` are headers to put on it. Raises GatewayError while nothing is sent yet; ClientLeft when the client goes,
     or is sent away since it does not read.
     """
-    work = asyncio.current_task()
+    work = asyncio.current_task(client and client.loop)  # to find the loop takes a system call (Python 3.11)
     assert work is not None
     ticket.on_too_slow = work.cancel if client is None else client.abort
     try:
         if client is None:
             async with while_connected(receive):
-                await _send(ticket, send, marks, None)
+                await _send(ticket, send, marks, None, work)
         else:
             # Cheaper than a task that waits for `receive()`.
             client.on_lost = work.cancel
             if client.lost:
                 raise ClientLeft
-            await _send(ticket, send, marks, client)
+            await _send(ticket, send, marks, client, work)
     except asyncio.CancelledError:
         if not (ticket.too_slow if client is None else client.lost) or work.uncancel() > 0:
             raise  # somebody else cancelled us
@@ -57,10 +61,12 @@ async def send_answer(
         await ticket.aclose()
 
 
-async def _send(ticket: Ticket, send: Send, marks: Headers, client: Client | None) -> None:
-    answer = await ticket.begin()
+async def _send(ticket: Ticket, send: Send, marks: Headers, client: Client | None, work: asyncio.Task[Any]) -> None:
+    answer = await ticket.begin(work)
     content_type = answer.content_type.encode("latin-1")
     if answer.body is not None:
+        if client is not None:
+            client.hold_head()
         await respond(send, answer.status, answer.body, content_type, marks)
         return
     fields = [(b"content-type", content_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"), *marks]

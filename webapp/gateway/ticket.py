@@ -88,11 +88,13 @@ class Ticket:
         finally:
             await self.aclose()
 
-    async def begin(self) -> Answer:
-        """Wait in line and for the first token (or the whole answer); retry until then where that can help."""
+    async def begin(self, task: asyncio.Task[Any] | None = None) -> Answer:
+        """Wait in line and for the first token (or the whole answer); retry until then where that can help.
+
+        `task` is the one that calls it, where that is known."""
         if self._ended is not None:
             raise Closed("the request is closed")
-        self._beginner = asyncio.current_task()
+        self._beginner = task or asyncio.current_task()
         try:
             answer = await self._first_answer()
         except GatewayError as error:
