@@ -20,12 +20,12 @@ PER_S = 100
 # The first that matches a sample's innermost Python function takes it; what that function calls in C counts with it.
 PARTS = (
     ("event loop and its system calls (uvloop)", r"Runner\.run \(|\(asyncio/"),
-    ("HTTP towards the client, its writes (uvicorn)", r"\(uvicorn/"),
+    ("HTTP towards the client (uvicorn)", r"\(uvicorn/"),
     ("HTTP towards the replica, its writes (`inference/exchange.py`)", r"\(inference/(upstream|exchange)"),
     ("choice of the replica (`inference/pool.py`)", r"\(inference/"),
     ("keys, limits, caps, log", r"webapp/gateway/(keys|quota|caps|log)|\((limits|logging)/"),
     ("metrics", r"webapp/gateway/metrics|inference/histogram|\(prometheus_client/"),
-    ("ticket, line, stream (rest of `webapp/gateway`)", r"\(webapp/"),
+    ("ticket, line, stream, writes to the client (rest of `webapp/gateway`)", r"\(webapp/"),
     ("JSON", r"\(json/"),
     ("everything else", ""),
 )
