@@ -92,9 +92,8 @@ def report(calibration: Calibration, loads: Sequence[Load]) -> str:
         f"{'request_overhead_ms':26} {profile.request_overhead_ms.value:g}",
     ]
     for load in loads:
-        real = summarize(load.run.served, load.run.samples, load.duration_s)
-        ideal = simulate(profile, load.trace)
-        fitted = summarize(ideal.served, ideal.samples, load.duration_s)
+        real = summarize([load.run], load.duration_s)
+        fitted = summarize([simulate(profile, load.trace)], load.duration_s)
         lines += ["", f"{load.share:.0%} of the capacity   measured   simulated", *_rows(real, fitted)]
     return "\n".join(lines)
 

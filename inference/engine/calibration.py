@@ -62,6 +62,9 @@ def fit(loads: Sequence[Load], setting: Setting, server: Server) -> Calibration:
         "step_per_context_token_us": steps.per_context_token_s * 1e6,
         "step_jitter": steps.jitter,
     }
+    if steps.per_decode_over_knee_s:
+        values["step_knee_seqs"] = steps.knee_seqs
+        values["step_per_decode_over_knee_ms"] = steps.per_decode_over_knee_s * 1000
     on = f"{setting.hardware}, vLLM {server.version}"
     source = f"crowdspike engine calibrate on {on}, {steps.steps} steps, R² {steps.r2:.2f}"
     values = {name: _rounded(value) for name, value in values.items()}

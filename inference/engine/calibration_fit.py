@@ -1,8 +1,11 @@
-"""Least squares for a profile's step times. Pure, plain Python: four unknowns need no library.
+"""Least squares for a profile's step times. Pure, plain Python: five unknowns need no library.
 
 The errors are relative, as the jitter is: a step is fitted to so many per cent. Steps far from the others (a page
 fault, a neighbour on the machine) are left out of the fit; in the end everything is scaled so that the fitted steps
 take as long altogether as the measured ones, because the throughput is their sum.
+
+Above some batch size a server may change its kernels and get slower by more than a line says. Several such knees are
+tried; the one that explains most stays, if it explains notably more than none.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
+from typing import NamedTuple
 
 from inference.engine.calibration_steps import Step
 from inference.engine.scheduler import Batch
@@ -18,6 +22,10 @@ from inference.engine.scheduler import Batch
 _ROUNDS = 8
 _OUTLIER = 4.0  # standard deviations, estimated from the median of the deviations
 _RIDGE = 1e-12
+_KNEES = (8, 12, 16, 20, 24, 28)
+_NO_KNEE = 1_000_000
+_EXACT = 1e-6
+_NOTABLE = 0.05  # of the squared relative errors that a line leaves
 
 
 class TooFewSteps(Exception):
@@ -26,13 +34,15 @@ class TooFewSteps(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StepFit:
-    """Seconds: for a step, for each decoding request, prompt token, token of context. `r2` is the share of the variance
-    that is explained, `steps` how many were used and `outliers` how many were not."""
+    """Seconds: for a step, for each decoding request, prompt token, token of context, decoding request over the knee.
+    `r2` is the share of the variance that is explained, `steps` how many were used and `outliers` how many were not."""
 
     base_s: float
     per_decode_s: float
     per_prefill_token_s: float
     per_context_token_s: float
+    per_decode_over_knee_s: float
+    knee_seqs: int
     jitter: float
     r2: float
     steps: int
@@ -40,34 +50,58 @@ class StepFit:
 
     def step_s(self, batch: Batch) -> float:
         """The median time of a step with this batch."""
-        return sum(c * x for c, x in zip(self._coefficients, _features(batch), strict=True))
+        return sum(c * x for c, x in zip(self._coefficients, _features(batch, self.knee_seqs), strict=True))
 
     @property
     def _coefficients(self) -> tuple[float, ...]:
-        return self.base_s, self.per_decode_s, self.per_prefill_token_s, self.per_context_token_s
+        return (
+            *(self.base_s, self.per_decode_s, self.per_prefill_token_s, self.per_context_token_s),
+            self.per_decode_over_knee_s,
+        )
 
 
 def fit_steps(steps: Sequence[Step]) -> StepFit:
     """Raises TooFewSteps."""
-    rows = [(_features(step.batch), step.duration_s) for step in steps if step.duration_s]
-    if len(rows) < 50:
-        raise TooFewSteps(f"{len(rows)} steps were seen; 50 are the least, some hundreds are good")
-    kept, coefficients = rows, [median(y for _, y in rows), 0.0, 0.0, 0.0]
-    for _ in range(_ROUNDS):
-        coefficients = _non_negative(kept, coefficients)
-        kept = _without_outliers(rows, coefficients)
+    seen = [step for step in steps if step.duration_s]
+    if len(seen) < 50:
+        raise TooFewSteps(f"{len(seen)} steps were seen; 50 are the least, some hundreds are good")
+    straight = _fit(seen, _NO_KNEE)
+    best = min((_fit(seen, knee) for knee in _KNEES), key=lambda fit: fit.error)
+    notable = straight.error - best.error > max(_NOTABLE * straight.error, _EXACT)
+    knee, rows, kept, coefficients, _ = best if notable else straight
     logs = sorted(math.log(y / _predict(coefficients, x)) for x, y in kept)
     jitter = (_quantile(logs, 0.84) - _quantile(logs, 0.16)) / 2
     total = sum(y for _, y in kept) / sum(_predict(coefficients, x) for x, _ in kept)
     coefficients = [c * total / math.exp(jitter**2 / 2) for c in coefficients]
-    return StepFit(*coefficients, jitter, _r2(kept, coefficients), len(kept), len(rows) - len(kept))
+    return StepFit(*coefficients, knee, jitter, _r2(kept, coefficients), len(kept), len(rows) - len(kept))
 
 
 Row = tuple[tuple[float, ...], float]
 
 
-def _features(batch: Batch) -> tuple[float, ...]:
-    return 1.0, float(batch.decode_seqs), float(batch.prefill_tokens), float(batch.context_tokens)
+class _Fitted(NamedTuple):
+    """`error` is the mean of the squared relative errors, of all rows, each counted as 1 at most."""
+
+    knee: int
+    rows: list[Row]
+    kept: list[Row]
+    coefficients: list[float]
+    error: float
+
+
+def _fit(steps: Sequence[Step], knee: int) -> _Fitted:
+    rows = [(_features(step.batch, knee), step.duration_s) for step in steps]
+    kept, coefficients = rows, [median(y for _, y in rows), 0.0, 0.0, 0.0, 0.0]
+    for _ in range(_ROUNDS):
+        coefficients = _non_negative(kept, coefficients)
+        kept = _without_outliers(rows, coefficients)
+    errors = (math.log(y / _predict(coefficients, x)) for x, y in rows)
+    return _Fitted(knee, rows, kept, coefficients, fmean(min(error**2, 1.0) for error in errors))
+
+
+def _features(batch: Batch, knee: int) -> tuple[float, ...]:
+    over = max(0, batch.decode_seqs - knee)
+    return 1.0, float(batch.decode_seqs), float(batch.prefill_tokens), float(batch.context_tokens), float(over)
 
 
 def _predict(coefficients: Sequence[float], x: Sequence[float]) -> float:

@@ -2,7 +2,9 @@
 
 A step takes `step_base_ms`, plus `step_per_decode_ms` for each request that decodes, `step_per_prefill_token_ms` for
 each prompt token, and `step_per_context_token_us` for each token that the decoding ones attend to; times a random
-factor, log-normal with median 1 and `step_jitter` as the standard deviation of its logarithm.
+factor, log-normal with median 1 and `step_jitter` as the standard deviation of its logarithm. Where larger batches need
+other kernels, each decoding request above `step_knee_seqs` takes `step_per_decode_over_knee_ms` more; a file may leave
+these two out.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ class Figure:
     date: str
 
 
+NO_KNEE = Figure(0.0, "none known", "2026-11-21")
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """All the figures of one GPU, model and set of vLLM arguments. Fields are those of the file."""
@@ -54,6 +59,8 @@ class Profile:
     startup_imports_s: Figure
     startup_weights_s: Figure
     startup_compile_s: Figure
+    step_knee_seqs: Figure = NO_KNEE
+    step_per_decode_over_knee_ms: Figure = NO_KNEE
 
     @property
     def capacity(self) -> Capacity:
@@ -71,12 +78,14 @@ class Profile:
         return (
             self.step_base_ms.value
             + self.step_per_decode_ms.value * batch.decode_seqs
+            + self.step_per_decode_over_knee_ms.value * max(0.0, batch.decode_seqs - self.step_knee_seqs.value)
             + self.step_per_prefill_token_ms.value * batch.prefill_tokens
             + self.step_per_context_token_us.value * batch.context_tokens / 1000
         ) / 1000
 
 
 FIGURES = tuple(f.name for f in fields(Profile) if f.name not in ("name", "about", "async_scheduling"))
+OPTIONAL = ("step_knee_seqs", "step_per_decode_over_knee_ms")
 COUNTS = tuple(f.name for f in fields(Capacity))
 
 
@@ -114,14 +123,14 @@ def parse(text: str, where: str) -> Profile:
     for field in data:
         if field not in allowed:
             raise wrong(str(field), f"no such field; there are {', '.join(sorted(allowed))}")
-    for field in sorted(allowed - data.keys()):
+    for field in sorted(allowed - data.keys() - set(OPTIONAL)):
         raise wrong(field, "is missing")
     for field in ("name", "about"):
         if not isinstance(data[field], str) or not data[field].strip():
             raise wrong(field, "must be a text")
     if not isinstance(data["async_scheduling"], bool):
         raise wrong("async_scheduling", "must be true or false")
-    figures = {field: _figure(field, data[field], wrong) for field in FIGURES}
+    figures = {field: _figure(field, data[field], wrong) for field in FIGURES if field in data}
     profile = Profile(data["name"], data["about"], data["async_scheduling"], **figures)
     if profile.step_base_ms.value <= 0:
         raise wrong("step_base_ms", "must be above 0")
@@ -148,5 +157,7 @@ def dump(profile: Profile) -> str:
     data: dict[str, Any] = {"name": profile.name, "about": profile.about, "async_scheduling": profile.async_scheduling}
     for field in FIGURES:
         figure: Figure = getattr(profile, field)
+        if figure is NO_KNEE:
+            continue
         data[field] = {"value": figure.value, "source": figure.source, "date": figure.date}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

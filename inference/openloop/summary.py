@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 from inference.engine.simulation import Served
-from inference.openloop.gauges import Sample
+from inference.openloop.client import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,12 @@ class Summary:
 FIGURES = tuple(f.name for f in fields(Summary))
 
 
-def summarize(served: Sequence[Served], samples: Sequence[Sample], duration_s: float) -> Summary:
-    """`served` must not be empty; requests that got no answer are in no figure, so look at the failed ones first."""
+def summarize(runs: Sequence[Run], duration_s: float) -> Summary:
+    """Of one run or of several together, each with `duration_s` of arrivals. At least one request must have been
+    served; those that got no answer are in no figure, so look at the failed ones first."""
+    served = [one for run in runs for one in run.served]
     ttft, itl, e2e = (sorted(values) for values in (ttfts_ms(served), itls_ms(served), e2es_ms(served)))
-    within = [sample for sample in samples if 0 <= sample.at_s <= duration_s]
+    within = [sample for run in runs for sample in run.samples if 0 <= sample.at_s <= duration_s]
     return Summary(
         quantile(ttft, 0.5),
         quantile(ttft, 0.95),
@@ -42,7 +44,7 @@ def summarize(served: Sequence[Served], samples: Sequence[Sample], duration_s: f
         quantile(e2e, 0.95),
         _mean([sample.running for sample in within]),
         _mean([sample.waiting for sample in within]),
-        tokens_per_s(served, 0.0, duration_s),
+        tokens_per_s(served, 0.0, duration_s) / len(runs),
     )
 
 

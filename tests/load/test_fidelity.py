@@ -102,7 +102,19 @@ def test_the_whole_comparison_runs_against_a_server_that_is_there(tmp_path):
     values = {"step_base_ms": 4.0, "step_per_decode_ms": 0.1, "step_per_prefill_token_ms": 0.01, "max_model_len": 1024}
     with replica(tmp_path, "--profile", profile_file(tmp_path, **values)) as process:
         command = [sys.executable, "-m", "loadgen.fidelity", "--url", process.url, "--out", str(tmp_path / "out")]
-        command += ["--capacity", "25", "--fit-seconds", "1.5", "--seconds", "1.5", "--rates", "0.5", "1.3"]
+        command += [
+            "--capacity",
+            "25",
+            "--rounds",
+            "2",
+            "--fit-seconds",
+            "1",
+            "--seconds",
+            "1",
+            "--rates",
+            "0.5",
+            "1.3",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "of 18 figures are within 15% of the real server" in done.stdout

@@ -238,7 +238,7 @@ def test_a_summary_counts_from_the_arrival_and_within_the_time():
         Served(Arrival(0.0, 5, 3), (0.1, 0.2, 0.4)),
         Served(Arrival(1.0, 5, 2), (1.5, 2.5)),
     ]
-    found = summarize(served, [Sample(0.5, 2, 0), Sample(1.5, 4, 1), Sample(9.0, 50, 50)], 2.0)
+    found = summarize([Run(served, samples=[Sample(0.5, 2, 0), Sample(1.5, 4, 1), Sample(9.0, 50, 50)])], 2.0)
     assert (found.ttft_p50_ms, found.e2e_p50_ms) == pytest.approx((300, 950))
     assert found.itl_p50_ms == pytest.approx(200)
     assert (found.running, found.waiting) == (3, 0.5)
@@ -247,7 +247,7 @@ def test_a_summary_counts_from_the_arrival_and_within_the_time():
 
 
 def test_tokens_that_came_together_are_one_delivery():
-    found = summarize([Served(Arrival(0.0, 5, 4), (1.0, 1.0, 1.0, 1.3))], (), 2.0)
+    found = summarize([Run([Served(Arrival(0.0, 5, 4), (1.0, 1.0, 1.0, 1.3))])], 2.0)
     assert found.itl_p50_ms == found.itl_p95_ms == pytest.approx(300)
 
 
