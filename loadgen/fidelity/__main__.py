@@ -190,9 +190,9 @@ def _conditions(real: Side, simulated: Side, profile: Profile, capacity_per_s: f
     client, others = max(run.cpu_share for run in runs), (max(real.others), max(simulated.others))
     lines = [
         f"{datetime.now(UTC).date()}, {calibrate.this_hardware()}, {args.rounds} rounds of {args.seconds:g} s at each",
-        f"rate; capacity {capacity_per_s:.1f} requests/s. Requests were sent at most {late:.1f} ms late (p99); the client",
-        f"took at most {client:.0%} of a core, other programs {others[0]:.0%} of the machine beside the real server and",
-        f"{others[1]:.0%} beside the simulated one.",
+        f"rate; capacity {capacity_per_s:.1f} requests/s. Requests were sent at most {late:.1f} ms late (p99); the",
+        f"client took at most {client:.0%} of a core, other programs {others[0]:.0%} of the machine beside the real",
+        f"server and {others[1]:.0%} beside the simulated one.",
         f"Profile: {profile.step_base_ms.source}.",
     ]
     if late > LATE_BOUND_MS or max(others) > machine.OTHERS_BOUND:
