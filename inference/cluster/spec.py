@@ -9,8 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
-    """The Deployment's pods. `cpu` in cores, `memory_gib` in GiB. `image_gib` is the image's size where an annotation
-    says it."""
+    """The Deployment's pods. `cpu` in cores, `memory_gib` in GiB."""
 
     cpu: float
     memory_gib: float
