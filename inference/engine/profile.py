@@ -94,6 +94,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def of_gpu(gpu: str) -> str | None:
+    """The profile that comes along for a GPU, by the name that Karpenter gives it (`a10g`, `l4`, `t4`)."""
+    return next((name for name in names() if name.startswith(f"{gpu}-")), None)
+
+
 def load(name: str) -> Profile:
     """A profile by its name, or by the path of its file (which ends in .yaml). Raises ProfileError."""
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
