@@ -39,6 +39,12 @@ def peak_rss_mb(pid: int) -> float:
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that run (proc(5): task/*/children)."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(child) for of_one in lists for child in of_one.read_text().split())
+
+
 def two_cores() -> tuple[int, int] | None:
     """One core for what is measured and one for the rest; None when this process may use only one."""
     cores = sorted(os.sched_getaffinity(0))

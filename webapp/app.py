@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -16,13 +17,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from inference.cluster.cluster import Cluster
+from inference.cluster.karpenter import catalogue
 from inference.discovery import Discovery
 from inference.pool import Pool
+from webapp.cluster import configured_cluster
 from webapp.context import App, now_ms, wants_html
+from webapp.crowd import expected_requests, seconds_per_reply
 from webapp.errors import (
     HTTP,
     RETRY_AFTER_S,
@@ -42,10 +54,15 @@ from webapp.gateway.log import RequestLog
 from webapp.gateway.metrics import Metrics
 from webapp.gateway.quota import Quota
 from webapp.identity import PARTICIPANT_COOKIE, Signer
+from webapp.live.fleet import Fleet
+from webapp.live.seconds import each_second
+from webapp.live.vitals import Vitals
 from webapp.log.open import open_store
 from webapp.log.store import AlreadyExists, NotFound, Store, StoreError
+from webapp.recorder import Recorder
 from webapp.replies import Replies
 from webapp.rooms import Rooms
+from webapp.routes import cluster as cluster_routes
 from webapp.routes import health, phone, present, stage, static
 from webapp.routes.state import StateApp
 from webapp.security import Guard
@@ -57,6 +74,8 @@ log = logging.getLogger("crowdspike.app")
 
 SECRET_KEY = "server/secret.json"
 DROP_UNUSED_EVERY_S = 60
+DESERTED_AFTER_S = 60
+"""A room that no phone and no screen has asked for in so long keeps no replicas warm."""
 
 
 class Front:
@@ -74,22 +93,48 @@ class Front:
 
 
 @asynccontextmanager
-async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Front]:
-    """The program with its background work running. Raises StoreError when the store can't be used."""
-    store = open_store(settings.store, settings.s3_endpoint_url)
-    await store.ping()
-    signer = Signer(settings.secret or await shared_secret(store))
+async def running_app(settings: Settings, talks: list[Talk], cluster: Cluster | None = None) -> AsyncIterator[Front]:
+    """The program with its background work running. Raises StoreError when the store can't be used. `cluster` is the
+    caller's to start and to close; without it, the one that the settings name is made."""
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     key = settings.inference_api_key
     pool = Pool(api_key=key.get_secret_value() if key else None)
+    with configured_cluster(settings, talks, pool, lambda: generate_latest(registry)) as own:
+        async with _running(settings, talks, registry, pool, cluster or own) as app:
+            if own is not None:
+                await own.start()
+            try:
+                yield app
+            finally:
+                app.parts.stopping.set()
+                if own is not None:
+                    await own.close()
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings, talks: list[Talk], registry: CollectorRegistry, pool: Pool, cluster: Cluster | None
+) -> AsyncIterator[Front]:
+    store = open_store(settings.store, settings.s3_endpoint_url)
+    await store.ping()
+    signer = Signer(settings.secret or await shared_secret(store))
     discovery = Discovery(pool, settings.inference_urls)
     keys = Keyring(store) if settings.api_keys == "required" else None
     quota = Quota()
     request_log = RequestLog(sys.stdout)
-    on_end = [quota.charge, request_log.write] if settings.log_requests else [quota.charge]
-    gateway = Gateway(pool, Metrics(registry), _limits(settings), on_end)
+    metrics = Metrics(registry)
+    vitals = Vitals(metrics.in_flight, lambda: gateway.waiting, time.time, metrics.streamed_tokens)
+    fleet = None if cluster is None else Fleet(cluster, vitals, time.time, catalogue.load().as_of)
+    rooms = Rooms(store, now_ms, settings.tail_interval_s)
+    recorder = Recorder(rooms, vitals, cluster, now_ms, settings.simulated)
+    on_end = [quota.charge, vitals.ended, recorder.ended]
+    if fleet is not None:
+        on_end.append(fleet.ended)
+    if settings.log_requests:
+        on_end.append(request_log.write)
+    gateway = Gateway(pool, metrics, _limits(settings), on_end, vitals.first_token)
     build = static_build()
     templates = environment(build)
     templates.globals["new_id"] = lambda: secrets.token_hex(12)
@@ -97,29 +142,34 @@ async def running_app(settings: Settings, talks: list[Talk]) -> AsyncIterator[Fr
         settings=settings,
         signer=signer,
         presenter_token=settings.presenter_token or signer.presenter_token(),
-        rooms=Rooms(store, now_ms, settings.tail_interval_s),
+        rooms=rooms,
         replies=Replies(gateway.open, now_ms),
         pool=pool,
         templates=templates,
         talks=talks,
         registry=registry,
         limiter=FixedWindowRateLimiter(MemoryStorage()),
+        vitals=vitals,
+        cluster=cluster,
+        fleet=fleet,
     )
-    _observe(registry, parts.rooms)
+    _observe(registry, parts.rooms, metrics)
     pages = _pages(parts, build)
     if keys is not None:
         await keys.start()
     await discovery.start()
     await pool.start()
-    sweeper = asyncio.create_task(_sweep(parts.rooms))
+    # The recorder comes last: what it reads is what the stages show until the next second.
+    ticks = [recorder.tick] if fleet is None else [fleet.tick, recorder.tick]
+    background = [asyncio.create_task(work) for work in (_sweep(parts.rooms), each_second(time.time, *ticks))]
     try:
         openai = GatewayApp(gateway, _caps(settings), keys, quota)
         yield Front(parts, openai, StateApp(pages, parts.rooms, now_ms, registry))
     finally:
         parts.stopping.set()
-        sweeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeper
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await parts.replies.close()
         await parts.rooms.close()
         await discovery.close()
@@ -147,7 +197,7 @@ def _caps(settings: Settings) -> Caps:
     )
 
 
-def _observe(registry: CollectorRegistry, rooms: Rooms) -> None:
+def _observe(registry: CollectorRegistry, rooms: Rooms, metrics: Metrics) -> None:
     """Gauges that are read from the rooms of this process when they are asked for."""
 
     def gauge(name: str, text: str, read: Callable[[], float]) -> None:
@@ -160,6 +210,14 @@ def _observe(registry: CollectorRegistry, rooms: Rooms) -> None:
         "How long a segment's last PUT took, in the slowest room.",
         lambda: max((r.responses.last_put_ms or 0 for r in rooms.live), default=0),
     )
+
+    def expected() -> float:
+        at_ms = now_ms()
+        each_s = seconds_per_reply(metrics.ttft["audience"], metrics.e2e["audience"])
+        in_use = [room for room in rooms.live if room.used_ms > at_ms - DESERTED_AFTER_S * 1000]
+        return sum(expected_requests(room.state, at_ms, each_s) for room in in_use)
+
+    gauge("crowdspike_expected_requests", "Requests that live rooms will soon have in flight.", expected)
 
 
 async def shared_secret(store: Store) -> str:
@@ -185,9 +243,10 @@ def _pages(parts: App, build: str) -> ASGIApp:
     app.state.crowdspike = parts
     app.state.static_build = build
     app.state.static_files = static.read_files()
-    for module in (phone, stage, present, static, health):
+    for module in (phone, stage, cluster_routes, present, static, health):
         app.include_router(module.router)
     app.include_router(present.private)
+    app.include_router(cluster_routes.private)
     for error in HTTP:
         app.add_exception_handler(error, _refuse)
     app.add_exception_handler(StoreError, _refuse_store)

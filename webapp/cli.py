@@ -13,13 +13,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from inference.cluster.cluster import NoCluster
 from inference.engine import server as engine
-from webapp import demo, export
+from webapp import demo, export, replay, tape
 from webapp.context import now_ms
 from webapp.gateway import keys
 from webapp.live_room import LiveRoom
 from webapp.log.open import open_store
 from webapp.log.store import NotFound, Store, StoreError
+from webapp.rehearse import command as rehearsal
+from webapp.report import page as report
 from webapp.room.names import normal_code
 from webapp.room.state import RoomInfo
 from webapp.routes.static import LibrariesMissing
@@ -29,6 +32,7 @@ from webapp.talk.check import check
 from webapp.talk.model import Talk
 from webapp.talk.parse import TalkError, load_talk
 from webapp.talk.samples import talk_paths
+from webapp.templating import environment
 
 
 class Refused(Exception):
@@ -36,8 +40,9 @@ class Refused(Exception):
 
 
 REFUSALS = (
-    *(Refused, PortTaken, demo.ReplicaFailed, TalkError, StoreError, LibrariesMissing),
-    *(keys.BadName, keys.NoSuchKey),
+    *(Refused, PortTaken, NoCluster, TalkError, StoreError, LibrariesMissing),
+    *(keys.BadName, keys.NoSuchKey, tape.NoRecord),
+    *rehearsal.REFUSALS,
 )
 
 
@@ -108,6 +113,35 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("code", help="the room's code")
     sub.add_argument("--format", choices=sorted(export.FORMATS), default="csv")
     _store(sub)
+    sub = command(
+        "replay",
+        _replay,
+        "The stage of a room as it was, from its log alone: no replica, no phones, no network but the store.",
+        "  crowdspike replay KWXM --speed 10\n  crowdspike replay KWXM --store s3://my-bucket/talks --loop --port 9000",
+    )
+    sub.add_argument("code", help="the room's code")
+    sub.add_argument("--speed", type=_speed, default=10.0, metavar="N", help="times as fast as it was (%(default)g)")
+    sub.add_argument("--loop", action="store_true", help="start again at the end; else the end stays on the screen")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    sub.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    _store(sub)
+    sub = command(
+        "report",
+        _report,
+        "A room as one HTML file: load, scaling, delays, costs and answers. It needs nothing else to be read.",
+        "  crowdspike report KWXM\n  crowdspike report KWXM --store s3://my-bucket/talks -o report.html",
+    )
+    sub.add_argument("code", help="the room's code")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (report-CODE.html; - is stdout)")
+    _store(sub)
+    sub = command(
+        "rehearse",
+        rehearsal.run,
+        "A whole talk against a simulated cluster on a fast clock: what each way to scale it would do and cost.",
+        "  crowdspike rehearse --phones 400 --plot rehearsal.svg\n"
+        "  crowdspike rehearse --talk my-talk.yaml --manifests infra/kustomize/base --manifests my-overlay --seed 7",
+    )
+    rehearsal.add_arguments(sub)
     _keys(
         commands.add_parser("keys", help="API keys for /v1.").add_subparsers(required=True, metavar="COMMAND"), command
     )
@@ -164,6 +198,13 @@ def _serving(parser: argparse.ArgumentParser, host: str) -> None:
     parser.add_argument("--talk", type=Path, action="append", metavar="FILE", help="a talk to offer; may be repeated")
     parser.add_argument("--inference-url", help="OpenAI-compatible servers, separated by commas (INFERENCE_URL)")
     parser.add_argument("--public-url", help="where phones reach this server (CROWDSPIKE_PUBLIC_URL)")
+    cluster = parser.add_argument_group("cluster")
+    kinds = ("none", "local", "kubernetes")
+    cluster.add_argument("--cluster", choices=kinds, help="what is under the replicas (CROWDSPIKE_CLUSTER)")
+    cluster.add_argument("--cluster-manifests", metavar="FOLDER", help="what the local one reads")
+    cluster.add_argument("--cluster-profile", metavar="NAME", help="what its replicas behave like (their node's GPU)")
+    cluster.add_argument("--cluster-speed-up", type=float, metavar="N", help="of its cold starts")
+    cluster.add_argument("--cluster-namespace", metavar="NAME", help="of the real one's replicas")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -204,11 +245,64 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(args: argparse.Namespace) -> int:
-    settings = _settings(args)
+def _speed(text: str) -> float:
+    try:
+        speed = float(text.removesuffix("×").removesuffix("x"))
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed <= replay.MAX_SPEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to {replay.MAX_SPEED:g}")
+    return speed
+
+
+def _code(args: argparse.Namespace) -> str:
     code = normal_code(args.code)
     if code is None:
         raise Refused(f"{args.code!r} is not a room code: four letters, such as KWXM.")
+    return code
+
+
+def _read_log(args: argparse.Namespace) -> tape.Log:
+    async def read() -> tape.Log:
+        async with _opened(_settings(args)) as store:
+            return await tape.load(store, _code(args))
+
+    return asyncio.run(read())
+
+
+def _replay(args: argparse.Namespace) -> int:
+    set_up_logging()
+    log = _read_log(args)
+    if not log.timeline.moments:
+        raise Refused(f"Room {log.info.code} has no timeline: nothing was recorded while it was live.")
+    sock = listen(args.host, args.port)
+
+    def said() -> None:
+        print(f"Stage     http://{args.host}:{sock.getsockname()[1]}/stage/{log.info.code}", flush=True)
+        print("Keys      space pauses, ← and → 30 s, Home to the start, - and + the speed; Ctrl-C ends it", flush=True)
+
+    replay.run(log, args.speed, args.loop, sock, said)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    log = _read_log(args)
+    html = report.page(log, environment(""))
+    if str(args.output) == "-":
+        sys.stdout.write(html)
+        return 0
+    path = args.output or Path(f"report-{log.info.code}.html")
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{path} can't be written: {error.strerror}.") from None
+    print(path)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    code = _code(args)
     state = asyncio.run(_read_room(settings, code))
     sys.stdout.writelines(export.FORMATS[args.format](state))
     return 0

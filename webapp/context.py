@@ -16,6 +16,7 @@ from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
 from prometheus_client import CollectorRegistry, Counter
 
+from inference.cluster.cluster import Cluster
 from inference.pool import Pool
 from webapp.errors import (
     BadForm,
@@ -27,6 +28,8 @@ from webapp.errors import (
     WrongContentType,
 )
 from webapp.identity import PARTICIPANT_COOKIE, PRESENTER_COOKIE, Signer, same
+from webapp.live.fleet import Fleet
+from webapp.live.vitals import Vitals
 from webapp.live_room import LiveRoom
 from webapp.replies import Replies
 from webapp.room.names import normal_code
@@ -44,7 +47,7 @@ def now_ms() -> int:
 
 @dataclass
 class App:
-    """Everything that lives as long as the process."""
+    """Everything that lives as long as the process. `fleet` is there when `cluster` is."""
 
     settings: Settings
     signer: Signer
@@ -56,6 +59,9 @@ class App:
     talks: list[Talk]
     registry: CollectorRegistry
     limiter: FixedWindowRateLimiter
+    vitals: Vitals
+    cluster: Cluster | None = None
+    fleet: Fleet | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from webapp.errors import ActivityClosed, AlreadyAnswered, NoQuestionsLeft, NotSaved, Removed, RoomEnded
 from webapp.log.committer import GroupCommitter, NotYetStored
@@ -44,6 +45,7 @@ class LiveRoom:
         self, store: Store, info: RoomInfo, writer: str, clock: Callable[[], int], ack_timeout_s: float = 3.0
     ) -> None:
         self.info = info
+        self.writer = writer
         self.state = RoomState(info, moderation=info.talk.moderation)
         self.presence: dict[str, Presence] = {}
         self.used_ms = clock()
@@ -62,6 +64,8 @@ class LiveRoom:
         self._tail = SegmentTail(store, f"{self._prefix}responses/", skip_writer=writer)
         self._timeline = GroupCommitter(store, f"{self._prefix}timeline/", writer)
         self._timeline_tail = SegmentTail(store, f"{self._prefix}timeline/", skip_writer=writer)
+        self._recorded: list[bytes] = []
+        self._recorded_count = 0
 
     # ---- keeping up with the log
 
@@ -102,13 +106,16 @@ class LiveRoom:
                 await self.catch_up()
                 ticks += 1
                 if ticks % 10 == 0:
-                    await self.share_presence()
+                    await asyncio.gather(self.share_presence(), self.store_recorded())
             except StoreUnavailable as error:
                 log.warning("room %s cannot read its log: %s", self.info.code, error)
                 await asyncio.sleep(1)
 
     async def close(self) -> None:
         await self.responses.close(2.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await self.store_recorded()
         await self._timeline.close(0.5)
 
     # ---- the presenter
@@ -229,6 +236,21 @@ class LiveRoom:
                 await self._timeline.append(f"presence:{self._clock()}", line)
             except NotYetStored:
                 log.warning("room %s: presence not shared yet", self.info.code)
+
+    # ---- the timeline
+
+    def record(self, line: bytes) -> None:
+        """Adds a line to the room's timeline. It is stored within some seconds, with others in one object: a timeline
+        may lose its last moments, no answer depends on it."""
+        self._recorded.append(line)
+
+    async def store_recorded(self) -> None:
+        lines, first = self._recorded, self._recorded_count
+        self._recorded, self._recorded_count = [], first + len(lines)
+        stored = (self._timeline.append(f"recorded:{n}", line) for n, line in enumerate(lines, first))
+        late = [error for error in await asyncio.gather(*stored, return_exceptions=True) if error]
+        if late:
+            log.warning("room %s: %d seconds of its timeline are not stored yet", self.info.code, len(late))
 
     # ---- those who wait for a change
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.discovery import check_url
@@ -23,6 +23,14 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("INFERENCE_API_KEY", "CROWDSPIKE_INFERENCE_API_KEY")
     )
     simulated: bool = False
+    cluster: Literal["none", "local", "kubernetes"] = "none"
+    cluster_manifests: str | None = None
+    cluster_profile: str | None = None
+    cluster_speed_up: float = Field(1.0, ge=1, le=1000)
+    cluster_namespace: str = "crowdspike"
+    prometheus_url: str | None = Field(
+        None, validation_alias=AliasChoices("PROMETHEUS_URL", "CROWDSPIKE_PROMETHEUS_URL")
+    )
     secret: str | None = Field(None, min_length=32)
     presenter_token: str | None = None
     trusted_proxies: str = "127.0.0.1"
@@ -46,6 +54,14 @@ class Settings(BaseSettings):
     def inference_urls(self) -> list[str]:
         """Upstreams, as given separated by commas or spaces. Many write OpenAI's base URL: its `/v1` is taken off."""
         return [url.rstrip("/").removesuffix("/v1") for url in self.inference_url.replace(",", " ").split()]
+
+    @model_validator(mode="after")
+    def _local_is_simulated(self) -> Settings:
+        if self.cluster == "local":
+            if self.inference_url:
+                raise ValueError("an inference URL and a local cluster exclude each other: leave one out")
+            self.simulated = True
+        return self
 
     @field_validator("inference_url")
     @classmethod

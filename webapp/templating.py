@@ -23,6 +23,8 @@ BROWSER_LIBRARIES = {
     "lib/htmx.js": ROOT / "node_modules/htmx.org/dist/htmx.min.js",
     "lib/hx-sse.js": ROOT / "node_modules/htmx.org/dist/ext/hx-sse.min.js",
     "lib/hx-csp.js": ROOT / "node_modules/htmx.org/dist/ext/hx-csp.min.js",
+    "lib/uplot.js": ROOT / "node_modules/uplot/dist/uPlot.esm.js",
+    "lib/uplot.css": ROOT / "node_modules/uplot/dist/uPlot.min.css",
 }
 
 

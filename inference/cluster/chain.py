@@ -257,7 +257,7 @@ def read(
         "node": (node_s, unneeded or ("room was left on a node" if ready_s is not None and not ordered else "")),
         "ready": (ready_s, unneeded),
         "completion": (completion_s, unneeded),
-        "recovered": (recovered_s, "it was met all along" if over and not missed else ""),
+        "recovered": (recovered_s, _unmissed(points) if over and not missed else ""),
     }
     steps = tuple(
         Step(name, LABELS[name], None if at_s is None else at_s - edge.at_s, why_not if at_s is None else "")
@@ -268,6 +268,11 @@ def read(
 
 def _first(*times_s: Sequence[float]) -> float | None:
     return min((t for times in times_s for t in times), default=None)
+
+
+def _unmissed(points: Sequence[Point]) -> str:
+    measured = any(p.ttft_p95_ms is not None for p in points)
+    return "it was met all along" if measured else "no time to first token was measured"
 
 
 def _recovered(points: Sequence[Point], target_ms: float) -> tuple[float | None, bool]:

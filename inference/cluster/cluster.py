@@ -11,6 +11,10 @@ class NotPossible(Exception):
     """What was asked for can't be done here, or not now. Says why, and what would help."""
 
 
+class NoCluster(Exception):
+    """There is no way to the cluster, or it can't be made. Says what would help."""
+
+
 class Cluster(Protocol):
     """Of the process that shows it; started and closed by whoever made it. The verbs raise NotPossible."""
 

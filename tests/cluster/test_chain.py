@@ -146,6 +146,13 @@ def test_a_spike_that_asked_for_nothing_says_so() -> None:
     }
 
 
+def test_a_target_that_nothing_was_measured_against_was_not_met() -> None:
+    """Answers that are not streamed have no first token."""
+    load = [point(float(t), 40 if 20 <= t < 30 else 0, ttft_p95_ms=None) for t in range(60)]
+    (chain,) = chains(load)
+    assert chain.steps[-1].why_not == "no time to first token was measured"
+
+
 # The load of each second from 0 on; where edges are.
 QUIET = [2, 0, 3, 1, 2] * 4
 

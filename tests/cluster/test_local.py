@@ -273,6 +273,9 @@ async def test_a_warm_cluster_has_its_first_pod_at_once_and_its_cold_start_behin
         await until(lambda: cluster.snapshot().ready == 1)
         told = [(one.kind, one.what) for one in cluster.snapshot().happenings]
         assert ("node", "ready") in told and ("pod", "started") in told
+        (ready,) = [one for one in cluster.snapshot().happenings if one.what == "ready" and one.kind == "pod"]
+        (started,) = [one for one in cluster.snapshot().happenings if one.what == "started"]
+        assert started.at_s == pytest.approx(ready.at_s, abs=60), "it has not been starting for all that time"
     finally:
         await cluster.close()
         await pool.close()

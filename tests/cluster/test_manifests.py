@@ -134,7 +134,7 @@ def test_crowd_aware_adds_a_trigger_that_may_be_silent_and_changes_nothing_else(
     assert tuple(same) == SPEC.scaling.triggers
     assert (expected.name, expected.ignore_null) == ("expected", True)
     assert promql.parse(expected.query).names == {"crowdspike_expected_requests"}
-    assert aware.scaling.formula == "running + waiting * 10 + expected * 1"
+    assert aware.scaling.formula == "running + waiting * 10 + expected * 2"
     assert (aware.pod, aware.node_pool) == (SPEC.pod, SPEC.node_pool)
 
 

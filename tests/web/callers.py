@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
+from inference.cluster.cluster import Cluster
 from tests.sample_room import TALK
 from webapp.app import Front, running_app
 from webapp.server import Server, listen
@@ -96,10 +97,12 @@ class Phone:
 
 
 @asynccontextmanager
-async def web_on(store: Path, talks: list[Talk] | None = None, **settings) -> AsyncIterator[Web]:
+async def web_on(
+    store: Path, talks: list[Talk] | None = None, cluster: Cluster | None = None, **settings
+) -> AsyncIterator[Web]:
     """The program with its log in the folder `store`, whatever the environment says."""
     values = {"inference_url": "", "secret": "s" * 32, "presenter_token": "presenter-token", **settings}
-    async with running_app(Settings(store=str(store), **values), talks or [TALK]) as front:
+    async with running_app(Settings(store=str(store), **values), talks or [TALK], cluster) as front:
         web = Web(front)
         yield web
         await web.close()

@@ -16,6 +16,8 @@ from starlette.routing import Route
 from webapp.server import listen
 
 END = None
+BREAK = ""
+"""The connection ends here, with half an answer."""
 
 
 class Replica:
@@ -43,6 +45,8 @@ class Replica:
 
     async def _stream(self) -> AsyncIterator[str]:
         while (word := await self._words.get()) is not END:
+            if word == BREAK:
+                raise ConnectionResetError("killed")
             yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': word}}]})}\n\n"
         yield 'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
         yield "data: [DONE]\n\n"

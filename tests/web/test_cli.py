@@ -236,7 +236,8 @@ async def test_demo_wants_no_key_for_a_simulated_replica_alone(tmp_path: Path, s
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "serve", "engine", "talk check", "export", "keys add", "keys list", "keys revoke"]
+    "command",
+    ["demo", "serve", "engine", "talk check", "export", "replay", "report", "keys add", "keys list", "keys revoke"],
 )
 def test_help_has_examples_for_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

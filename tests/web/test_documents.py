@@ -9,8 +9,11 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from callers import HTML, Web
 from markup import check_markup
+
+from webapp.crowd import REPLY_S
 
 
 async def test_the_state_is_the_same_small_public_document_for_everyone(web: Web, code: str) -> None:
@@ -216,6 +219,20 @@ async def test_health_readiness_and_metrics(web: Web, code: str) -> None:
     assert "# TYPE crowdspike_requests_refused_total counter" in text
     assert code not in text
     assert phone.participant not in text
+
+
+async def test_what_the_room_is_about_to_ask_is_a_gauge(web: Web, code: str) -> None:
+    async def expected() -> float:
+        text = (await web.client().get("/metrics")).text
+        return float(re.search(r"^crowdspike_expected_requests (\S+)$", text, re.MULTILINE)[1])
+
+    assert await expected() == 0
+    phone = await web.join(code)
+    await web.join(code)
+    assert await expected() == pytest.approx(2 / 30 * REPLY_S)
+    await web.start(code, "q1")
+    await phone.send("q1", choice="b")
+    assert await expected() == pytest.approx(1 / 30 * REPLY_S)
 
 
 async def test_without_its_store_a_process_is_alive_but_not_ready(web: Web, code: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -51,16 +52,17 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_documented_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"bool": "true", "int": "7", "float": "0.25", "Literal": "off"}
+    values = {"bool": "true", "int": "7", "float": "2.5"}
     for name in list(documented()):
         field = Settings.model_fields[name.removeprefix("CROWDSPIKE_").lower()]
         kind = getattr(field.annotation, "__name__", "str")
-        monkeypatch.setenv(name, values.get(kind, f"http://test/{'x' * 40}"))
-    for name in ("INFERENCE_URL", "INFERENCE_API_KEY"):
+        chosen = get_args(field.annotation)[-1] if kind == "Literal" else values.get(kind, f"http://test/{'x' * 40}")
+        monkeypatch.setenv(name, chosen)
+    for name in ("INFERENCE_URL", "INFERENCE_API_KEY", "PROMETHEUS_URL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in Settings().model_dump().items():
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        assert text in (True, 7, 0.25, "off", f"http://test/{'x' * 40}"), name
+        assert text in (True, 7, 2.5, "off", "kubernetes", f"http://test/{'x' * 40}"), name
 
 
 def test_every_option_that_sets_a_setting_is_documented() -> None:

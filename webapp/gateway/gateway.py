@@ -22,7 +22,8 @@ NO_TRACE: Mapping[str, str] = MappingProxyType({})
 class Gateway:
     """One for each process, over a pool that the caller starts and closes. HTTP comes through `asgi.py`.
 
-    Each of `on_end` is called with the record of every request that has ended; it must not block or raise.
+    Each of `on_end` is called with the record of every request that has ended, `on_first_token` with the TTFT of every
+    stream in seconds; they must not block or raise.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Gateway:
         metrics: Metrics | None = None,
         limits: Limits | None = None,
         on_end: Sequence[Callable[[Record], None]] = (),
+        on_first_token: Callable[[float], None] = lambda ttft_s: None,
     ) -> None:
         self.pool = pool
         self._on_end = tuple(on_end)
+        self._on_first_token = on_first_token
         self.metrics = metrics or Metrics(CollectorRegistry())
         self._line = Line(pool, limits or Limits())
         self.metrics.observe(waiting=lambda: self.waiting, replicas=self._line.states)
@@ -64,7 +67,7 @@ class Gateway:
         request_id = request_id or new_request_id()
         headers = {**trace, "x-request-id": request_id, "x-load-source": source}
         request = Request(path, body, raw, source, request_id, key, headers)
-        return Ticket(self._line, self.metrics, request, self.ended)
+        return Ticket(self._line, self.metrics, request, self.ended, self._on_first_token)
 
     def ended(self, record: Record) -> None:
         """Count a request that has ended. Tickets do so themselves; for those that were refused before they had one."""

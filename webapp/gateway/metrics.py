@@ -71,6 +71,10 @@ class Metrics:
         if record.replica is not None or record.waited_s:
             self.wait.observe(record.waited_s)
 
+    def streamed_tokens(self) -> int:
+        """Of all streams so far, but the first of each."""
+        return sum(itl.count for itl in self.itl.values())
+
     def collect(self) -> Iterator[Metric]:
         whose = ("model", "source")
         text = "Requests that ended, by HTTP status; 499 when the client left."

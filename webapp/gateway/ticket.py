@@ -28,14 +28,22 @@ State = Literal["warming", "waiting", "streaming", "done", "failed"]
 class Ticket:
     """A request in flight. Use either `deltas()`, or `begin()` and then `read()`; both raise GatewayError.
 
-    `ended` is told once, when the request has ended and holds nothing any more.
+    `ended` is told once, when the request has ended and holds nothing any more; `first_token` the TTFT of a stream.
     """
 
-    def __init__(self, line: Line, metrics: Metrics, request: Request, ended: Callable[[Record], None]) -> None:
+    def __init__(
+        self,
+        line: Line,
+        metrics: Metrics,
+        request: Request,
+        ended: Callable[[Record], None],
+        first_token: Callable[[float], None],
+    ) -> None:
         self._line = line
         self._metrics = metrics
         self._request = request
         self._tell_ended = ended
+        self._tell_first_token = first_token
         self._number = line.join()
         self._opened_at = monotonic()
         self._waited_s = 0.0
@@ -110,6 +118,7 @@ class Ticket:
         if answer.body is None:
             assert self._attempt is not None
             self._ttft_s = monotonic() - self._opened_at
+            self._tell_first_token(self._ttft_s)
             self._attempt.stream(self._line.limits.stream_silence_s, self._too_slow)
         else:
             self._end(answer.status)

@@ -29,6 +29,7 @@ from webapp.live_room import LiveRoom
 from webapp.room.commands import Action, CommandRefused
 from webapp.room.events import Asked, Moderated
 from webapp.room.names import normal_code
+from webapp.routes.cluster import panel_of
 from webapp.routes.stage import event_stream, stage_snapshot
 from webapp.talk.check import summary
 from webapp.views.console import ConsoleScreen, console_screen
@@ -110,7 +111,7 @@ async def events(app: Crowdspike, room: Room) -> Response:
         return replace(_screen(app, room), now_ms=0)
 
     def snapshot() -> dict[str, Any]:
-        return {**stage_snapshot(app, room), "store_fails": room.responses.failing_since is not None}
+        return {**stage_snapshot(app, room, cluster=False), "store_fails": room.responses.failing_since is not None}
 
     return event_stream(app, room, view, snapshot, COALESCE_S)
 
@@ -220,4 +221,5 @@ def _page(request: Request, app: App, room: LiveRoom, template: str) -> Response
         activity=view.activity,
         code=room.info.code,
         join_url=f"{app.public_url(request)}/j/{room.info.code}",
+        panel=panel_of(app.fleet),
     )

@@ -18,7 +18,9 @@ from webapp.views.stage import StageScreen, stage_screen
 
 router = APIRouter()
 MAX_WATCHERS = 500
+SNAPSHOT_S = 1.0
 COALESCE_S = 0.2
+SHOWS = ("room", "cluster", "both")
 
 
 @router.get("/stage/{code}")
@@ -45,13 +47,14 @@ async def events(request: Request, app: Crowdspike, room: Room) -> Response:
 def event_stream(
     app: App, room: LiveRoom, view: Callable[[], object], snapshot: Callable[[], dict], coalesce_s: float = COALESCE_S
 ) -> Response:
-    """Server-sent events for a page that follows a room: every change at once, though at most one in `coalesce_s`."""
+    """Server-sent events for a page that follows a room: every change at once, though at most one in `coalesce_s`, and
+    a snapshot a second."""
     if room.watchers >= MAX_WATCHERS:
         raise RateLimited(f"{MAX_WATCHERS} screens follow this room already.")
 
     async def stream() -> AsyncIterator[bytes]:
         shown: object = None
-        async for _ in room.changes(1.0, app.stopping):
+        async for _ in room.changes(SNAPSHOT_S - coalesce_s, app.stopping):
             room.used_ms = now_ms()
             body = f"event: snapshot\ndata: {json.dumps(snapshot())}\n\n"
             current = view()
@@ -64,10 +67,11 @@ def event_stream(
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-def stage_snapshot(app: App, room: LiveRoom) -> dict:
+def stage_snapshot(app: App, room: LiveRoom, cluster: bool = True) -> dict:
     """The numbers of the moment. Nothing in it may be a secret."""
     at_ms = now_ms()
     replicas = app.pool.replicas
+    shown = {"cluster": app.fleet.document()} if app.fleet and cluster else {}
     return {
         **state_document(room, at_ms),
         "now_ms": at_ms,
@@ -78,6 +82,7 @@ def stage_snapshot(app: App, room: LiveRoom) -> dict:
             "ready": sum(1 for r in replicas if r.ready),
             "in_flight": sum(r.in_flight for r in replicas),
         },
+        **shown,
     }
 
 
@@ -88,4 +93,15 @@ def _screen(request: Request, app: App, room: LiveRoom) -> StageScreen:
 
 def _page(request: Request, app: App, room: LiveRoom, template: str) -> Response:
     view = _screen(request, app, room)
-    return app.page(request, template, talk=room.info.talk, screen=view, activity=view.activity, code=room.info.code)
+    slots = app.fleet.slots if app.fleet else 0
+    asked = request.query_params.get("show", "")
+    return app.page(
+        request,
+        template,
+        talk=room.info.talk,
+        screen=view,
+        activity=view.activity,
+        code=room.info.code,
+        slots=slots,
+        show=(asked if asked in SHOWS else "both") if slots else "room",
+    )

@@ -84,9 +84,10 @@ def kind(capacity_type: CapacityType) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All that is on offer in a region, in the order of the file."""
+    """All that is on offer in a region, in the order of the file. `as_of` is of when the prices are, in short."""
 
     region: str
+    as_of: str
     offers: tuple[Offer, ...]
 
     @property
@@ -111,7 +112,7 @@ def parse(text: str) -> Catalogue:
             offers += _offers(name, dict(entry), data["region"], data["zones"])
         except (KeyError, TypeError, ValueError) as error:
             raise CatalogueError(f"{name}: {type(error).__name__}: {error}") from error
-    return Catalogue(data["region"], tuple(offers))
+    return Catalogue(data["region"], str(data["as_of"]), tuple(offers))
 
 
 def _offers(name: str, entry: dict[str, Any], region: str, letters: Mapping[str, str]) -> list[Offer]:

@@ -24,6 +24,7 @@ import httpx
 import kr8s
 import kr8s.asyncio
 
+from inference.cluster.cluster import NoCluster
 from inference.cluster.kubernetes.objects import NOTHING, Object
 
 SIGN_IN_TIMEOUT_S = 30.0  # an exec plugin may ask a cloud for a token first
@@ -60,7 +61,7 @@ class Refused(ApiError):
     pass
 
 
-class NoCredentials(Exception):
+class NoCredentials(NoCluster):
     """Neither a kubeconfig nor a service account leads to an API server, or the kubeconfig's plugin fails."""
 
 

@@ -7,8 +7,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from inference.cluster import manifests
 from inference.cluster.autoscaling import promql
@@ -20,9 +22,10 @@ from inference.cluster.local.clock import Clock
 from inference.cluster.local.command import engine_command
 from inference.cluster.local.kubelet import Kubelet
 from inference.cluster.local.scraper import Read, Scraper, Target
-from inference.cluster.plane import Plane
+from inference.cluster.plane import Action, Plane
 from inference.cluster.scraping import Scrapes
 from inference.cluster.snapshot import ClusterSnapshot
+from inference.cluster.spec import ClusterSpec
 from inference.engine import profile as profiles
 from inference.engine.answers import read_entries
 from inference.engine.app import DEFAULT_PROFILE
@@ -64,14 +67,10 @@ class LocalCluster:
             read_entries(qa.read_text(encoding="utf-8"))
         self._spec = manifests.load(folder or manifests.defaults())
         self._queries = {trigger.query: promql.parse(trigger.query) for trigger in self._spec.scaling.triggers}
-        self._plane = Plane(
-            self._spec,
-            Scaler(self._spec.scaling),
-            catalogue.load(),
-            ColdStart.load().faster(speed_up),
-            seed=seed,
-            speed_up=speed_up,
+        self._new_plane = partial(
+            _plane, self._spec, catalogue.load(), ColdStart.load().faster(speed_up), seed=seed, speed_up=speed_up
         )
+        self._plane = self._new_plane()
         self._clock = Clock(clock)
         self._scrapes = Scrapes(name for query in self._queries.values() for name in query.names)
         self._scraper = Scraper(self._scrapes, self._spec.scrape_interval_s, self._clock)
@@ -152,12 +151,11 @@ class LocalCluster:
 
     def _live_through_the_first_start(self) -> None:
         """Nodes and images of the first pods came in the minutes before now; their engines start without delay."""
-        now_s, scale = self._clock(), self._startup_scale
-        at_s, self._startup_scale = now_s - BEFORE_S, 0.0
-        while at_s < now_s:
-            for action in self._plane.tick(at_s, lambda _query: 0.0):
+        took_s = sum(1 for _ in _ticks(self._new_plane(), 0.0, BEFORE_S)) * EVERY_S
+        scale, self._startup_scale = self._startup_scale, 0.0
+        for actions in _ticks(self._plane, self._clock() - took_s, took_s + EVERY_S):
+            for action in actions:
                 self._kubelet.carry_out(action)
-            at_s = max(self._plane.next_due_s(at_s), at_s + EVERY_S)
         self._startup_scale = scale
 
     # The loop.
@@ -196,6 +194,19 @@ class LocalCluster:
             self._seen = seen
             if self.on_change is not None:
                 self.on_change()
+
+
+def _plane(spec: ClusterSpec, *parts: Any, **options: Any) -> Plane:
+    return Plane(spec, Scaler(spec.scaling), *parts, **options)
+
+
+def _ticks(plane: Plane, from_s: float, for_s: float) -> Iterator[list[Action]]:
+    """What an idle plane wants done, until its first pods all run."""
+    for n in range(int(for_s / EVERY_S)):
+        yield plane.tick(from_s + n * EVERY_S, lambda _query: 0.0)
+        pods = plane.snapshot(from_s + n * EVERY_S).pods
+        if pods and all(pod.phase == "starting" for pod in pods):
+            return
 
 
 def _in_process(read: Callable[[], bytes]) -> Read:

@@ -1,0 +1,1 @@
+"""What this process sees of the load and the cluster, second by second."""
