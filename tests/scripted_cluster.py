@@ -41,9 +41,13 @@ class ScriptedCluster:
         self.now = now or snapshot()
         self.done: list[tuple[Any, ...]] = []
         self.refusal = ""
+        self.telling = ""
 
     def snapshot(self) -> ClusterSnapshot:
         return self.now
+
+    def told(self) -> str:
+        return self.telling
 
     def tell(self, kind: Kind, what: str, text: str, at_s: float, subject: str = "") -> None:
         seq = self.now.happenings[-1].seq + 1 if self.now.happenings else 1

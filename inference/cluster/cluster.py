@@ -21,6 +21,9 @@ class Cluster(Protocol):
     def snapshot(self) -> ClusterSnapshot:
         """As it is known now; cheap, and never waits."""
 
+    def told(self) -> str:
+        """In a sentence, what the replicas themselves say of their latency, where somebody collects it; or empty."""
+
     async def pin(self, replicas: int | None) -> None:
         """Set the number of pods whatever the load (KEDA's `paused-replicas`), or with None scale by load again."""
 

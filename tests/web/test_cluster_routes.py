@@ -11,6 +11,7 @@ import pytest
 from callers import HTML, Web, listening, web_on
 from markup import check_markup
 
+from inference.cluster.kubernetes.prometheus import Readings
 from tests.scripted_cluster import ScriptedCluster, pod, snapshot
 
 HX = {**HTML, "hx-request": "true"}
@@ -107,6 +108,13 @@ async def test_what_the_cluster_refuses_is_told_in_its_own_words(web: Web, code:
     assert (response.status_code, "Read &lt;only&gt;." in response.text) == (200, True)
     console = (await web.presenter.get(f"/present/{code}", headers=HTML)).text
     assert "Read &lt;only&gt;." in console
+
+
+async def test_the_console_passes_on_what_the_replicas_say(web: Web, code: str, cluster: ScriptedCluster) -> None:
+    assert "by Prometheus" not in (await web.presenter.get(f"/present/{code}/cluster")).text
+    cluster.telling = Readings(ttft_p50_s=0.12, tokens_per_s=2640.4).sentence()
+    shown = (await web.presenter.get(f"/present/{code}/cluster")).text
+    assert "All replicas, by Prometheus: first token p50 0.12 s, tokens a second 2,640" in shown
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,14 @@ def panel_of(fleet: Fleet | None) -> Panel:
     if fleet is None:
         return no_panel()
     snapshot, controls = fleet.cluster.snapshot(), fleet.controls
-    return cluster_panel(snapshot, fleet.document(fresh=True), controls.unavailable, controls.refused, controls.said)
+    return cluster_panel(
+        snapshot,
+        fleet.document(fresh=True),
+        controls.unavailable,
+        controls.refused,
+        controls.said,
+        fleet.cluster.told(),
+    )
 
 
 async def _do(fleet: Fleet | None, form: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ FEED_ROWS = 5
 class Panel:
     """`document` is as in `webapp.views.cluster`, None without a cluster. `why_not` says by action why it can't be done
     now, empty where it can. `types` are instance types, those made unavailable too; `prewarm` is a number of pods to
-    offer."""
+    offer. `told` is what the replicas say of themselves."""
 
     document: Mapping[str, Any] | None
     why_not: Mapping[str, str]
@@ -25,6 +25,7 @@ class Panel:
     unavailable: frozenset[str] = frozenset()
     prewarm: int = 1
     said: str = ""
+    told: str = ""
 
 
 def no_panel() -> Panel:
@@ -37,8 +38,10 @@ def cluster_panel(
     unavailable: Collection[str],
     refused: Callable[[str], str],
     said: str = "",
+    told: str = "",
 ) -> Panel:
-    """`refused` gives the cluster's own words where it has said no to an action, `said` is what the last one did."""
+    """`refused` gives the cluster's own words where it has said no to an action, `said` is what the last one did, `told`
+    what the replicas say of themselves."""
     scaler = snapshot.autoscaler
     spot = any(node.capacity_type == "spot" and node.phase == "ready" for node in snapshot.nodes)
     why_not = dict.fromkeys(ACTIONS, "")
@@ -57,4 +60,5 @@ def cluster_panel(
         unavailable=frozenset(unavailable),
         prewarm=min(scaler.max_replicas, max(scaler.desired, snapshot.ready) + 2) if scaler else 1,
         said=said,
+        told=told,
     )

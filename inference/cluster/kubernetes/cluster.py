@@ -121,6 +121,9 @@ class KubernetesCluster:
             self._prometheus.close()
         await self._api.close()
 
+    def told(self) -> str:
+        return self.readings.sentence()
+
     def snapshot(self) -> ClusterSnapshot:
         view = self._view
         watches = self._watches.values()

@@ -40,6 +40,21 @@ class Readings:
     tokens_per_s: float | None = None
     trouble: str = ""
 
+    def sentence(self) -> str:
+        """For people: latency and throughput of all replicas, whoever asked them."""
+        figures = [
+            f"{name} {value:{form}}{unit}"
+            for name, value, form, unit in (
+                ("first token p50", self.ttft_p50_s, ".2f", " s"),
+                ("p95", self.ttft_p95_s, ".2f", " s"),
+                ("tokens a second", self.tokens_per_s, ",.0f", ""),
+            )
+            if value is not None
+        ]
+        if self.trouble:
+            return f"Prometheus: {self.trouble}"
+        return f"All replicas, by Prometheus: {', '.join(figures)}" if figures else ""
+
 
 class Prometheus:
     """One server, asked every few seconds. `url` may carry a path; `queries` says which queries KEDA makes, by name."""

@@ -61,6 +61,7 @@ class LocalCluster:
         seed: int = 0,
         scrape_also: Mapping[str, Callable[[], bytes]] | None = None,
         clock: Callable[[], float] = time.time,
+        late: Callable[[str, float], None] = lambda work, late_s: None,
     ) -> None:
         profiles.load(profile or DEFAULT_PROFILE)
         if qa is not None:
@@ -73,8 +74,9 @@ class LocalCluster:
         self._plane = self._new_plane()
         self._clock = Clock(clock)
         self._scrapes = Scrapes(name for query in self._queries.values() for name in query.names)
-        self._scraper = Scraper(self._scrapes, self._spec.scrape_interval_s, self._clock)
+        self._scraper = Scraper(self._scrapes, self._spec.scrape_interval_s, self._clock, partial(late, "scrape"))
         self._scrape_also = scrape_also or {}
+        self._late = late
         self._pool = pool
         self._random = random.Random(seed)
         self._woken = asyncio.Event()
@@ -106,6 +108,9 @@ class LocalCluster:
     def snapshot(self) -> ClusterSnapshot:
         return self._plane.snapshot(self._clock())
 
+    def told(self) -> str:
+        return ""  # the gateway sees every request of these replicas
+
     def urls(self) -> list[str]:
         """Of the pods that run and are not asked to end."""
         return self._kubelet.urls()
@@ -131,7 +136,6 @@ class LocalCluster:
             name = self._random.choice(ready)
         if name not in running:
             raise NotPossible(f"No container runs in a pod {name}, so there is nothing to kill.")
-        self._plane.killed(name, self._clock())
         self._plane.killed(name, self._clock())
         running[name].kill()
         return name
@@ -161,7 +165,7 @@ class LocalCluster:
     # The loop.
 
     async def _run(self) -> None:
-        passed_s = self._clock()
+        passed_s, now = self._clock(), asyncio.get_running_loop().time
         while True:
             self._woken.clear()
             try:
@@ -173,11 +177,12 @@ class LocalCluster:
                 self._pass(passed_s)
             except Exception:
                 log.exception("the local cluster's loop failed, and goes on")
+            due = now() + EVERY_S
             try:
-                async with asyncio.timeout(EVERY_S):
+                async with asyncio.timeout_at(due):
                     await self._woken.wait()
             except TimeoutError:
-                pass
+                self._late("pass", now() - due)
 
     def _pass(self, now_s: float) -> None:
         for action in self._plane.tick(now_s, lambda query: self._queries[query].value(self._scrapes, now_s)):

@@ -32,12 +32,20 @@ class Target:
 
 
 class Scraper:
-    """Puts what it reads, and what it could not read, into `scrapes`."""
+    """Puts what it reads, and what it could not read, into `scrapes`. `late` is told by how much each scrape began too
+    late, in seconds."""
 
-    def __init__(self, scrapes: Scrapes, interval_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        scrapes: Scrapes,
+        interval_s: float,
+        clock: Callable[[], float],
+        late: Callable[[float], None] = lambda late_s: None,
+    ) -> None:
         self._scrapes = scrapes
         self._interval_s = interval_s
         self._clock = clock
+        self._late = late
         self._targets: dict[str, tuple[Target, asyncio.Task[None]]] = {}
 
     def add(self, target: Target) -> None:
@@ -68,6 +76,7 @@ class Scraper:
         due = now() + (offset_s - now()) % self._interval_s
         while True:
             await asyncio.sleep(due - now())
+            self._late(max(0.0, now() - due))
             await self._scrape(target)
             # One that took long, or a machine that slept, skips rounds and keeps its offset.
             due += self._interval_s * max(1, math.ceil((now() - due) / self._interval_s))
