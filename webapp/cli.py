@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         "demo",
         _demo,
-        "A whole talk on this machine: one simulated replica, the web app, a room.",
+        "A whole talk on this machine: a simulated cluster, the web app, a room.",
         "  crowdspike demo\n  INFERENCE_URL=http://gpu-box:8000 crowdspike demo --talk my-talk.yaml --port 9000",
     )
     _serving(sub, host="0.0.0.0")
