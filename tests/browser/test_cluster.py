@@ -196,7 +196,7 @@ def test_stage_shows_a_spike(guest: Any, room: Room, story: Story, size: dict, s
     expect(page.locator("[data-cl=simulated]")).to_have_text("Simulated, cold starts at 10×")
     expect(page.locator("[data-cl=why]")).to_have_text(re.compile(r"^running \d+ \+ 10 × waiting \d+ = \d+ → "))
     expect(page.locator("[data-cl=usd-hour]")).to_have_text("$3.77")
-    expect(page.locator("[data-cl=usd-hour-label]")).to_have_text("$/h, list price, 2026-07-20")
+    expect(page.locator("[data-cl=usd-hour-label]")).to_have_text("$/h, list 2026-07-20")
     expect(page.locator("[data-cl=ready-more]")).to_have_text("of 10")
     expect(page.locator(".cl-line").first).to_contain_text("T+34 s No more g5.xlarge can be had")
     expect(page.locator(".cl-step").nth(4)).to_contain_text("T+16 s")

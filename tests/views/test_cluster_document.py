@@ -81,7 +81,7 @@ def test_a_million_tokens_cost_what_the_last_minutes_pace_makes_of_an_hour() -> 
 
 def test_prices_say_of_when_they_are() -> None:
     made = cluster_document(snapshot(), Reading(), None, T0_S, "2026-07-20")
-    assert made["cost"]["basis"] == "list price, 2026-07-20"
+    assert made["cost"]["basis"] == "list 2026-07-20"
 
 
 def test_scaling_tells_the_formula_and_what_a_person_has_set() -> None:

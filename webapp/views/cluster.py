@@ -135,7 +135,7 @@ def _cost(usd_per_hour: float | None, tokens_per_min: float, price_date: str) ->
     return {
         "usd_per_hour": rounded(usd_per_hour, 3),
         "usd_per_million_tokens": rounded(per_million, 3),
-        "basis": f"list price, {price_date}" if price_date else "list price",
+        "basis": f"list {price_date}" if price_date else "list price",
     }
 
 
