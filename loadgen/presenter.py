@@ -33,6 +33,10 @@ class Presenter:
         """Carries out an action; the room's version after it."""
         return json.loads((await self._post(f"/present/{code}/control", {"action": action, **more})).body)["version"]
 
+    async def steer(self, code: str, action: str, **more: object) -> str:
+        """Does something to the cluster, and what it says to that."""
+        return json.loads((await self._post(f"/present/{code}/cluster", {"action": action, **more})).body)["said"]
+
     async def state(self, code: str) -> dict:
         return json.loads((await self._get(f"/r/{code}/state")).body)
 
@@ -63,9 +67,13 @@ class Presenter:
 
     async def state_polls(self) -> int:
         """How many state polls have reached this server, by its own count."""
-        found = _POLLS.search((await self._get("/metrics")).body)
+        found = _POLLS.search(await self.metrics())
         assert found, "the server has no counter of state polls"
         return int(float(found[1]))
+
+    async def metrics(self) -> bytes:
+        """This server's page of metrics."""
+        return (await self._get("/metrics")).body
 
     def close(self) -> None:
         self._client.close()

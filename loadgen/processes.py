@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,14 +112,16 @@ def web_app(
     port: int | None = None,
     talk: Path | None = None,
     inference_url: str = "",
+    options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     core: int | None = None,
 ) -> Process:
-    """The web app, whose presenter token is `TOKEN`; not ready yet."""
+    """The web app, whose presenter token is `TOKEN`; not ready yet. `options` as `crowdspike serve --help` has them."""
     port = port or free_port()
     command = [sys.executable, "-m", "webapp.cli", "serve", "--port", str(port), "--store", store]
     command += ["--talk", str(talk)] if talk else []
     command += ["--inference-url", inference_url] if inference_url else []
+    command += options
     return Process(command, port, "/healthz", log, {"CROWDSPIKE_PRESENTER_TOKEN": TOKEN, **(environment or {})}, core)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import loads
@@ -35,15 +35,30 @@ def replica(folder: Path, *options: str) -> Iterator[Process]:
 
 @contextmanager
 def web_app(
-    folder: Path, store: str, *, port: int | None = None, inference_url: str = "", s3: S3 | None = None
+    folder: Path,
+    store: str,
+    *,
+    port: int | None = None,
+    inference_url: str = "",
+    s3: S3 | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Process]:
-    """A web app, not waited for yet, whose first talk is the bench's: a form, then the questions `cost` and `again`."""
+    """A web app, not waited for yet, whose first talk is the bench's: a form, then the questions `cost` and `again`.
+    Its gateway asks for no key."""
     talk = folder / "talk.yaml"
     talk.write_text(TALK)
     port = port or processes.free_port()
     environment = {} if s3 is None else {**KEYS, "CROWDSPIKE_S3_ENDPOINT_URL": s3.url}
-    log = folder / f"web-{port}.log"
-    process = processes.web_app(log, store, port=port, talk=talk, inference_url=inference_url, environment=environment)
+    environment["CROWDSPIKE_API_KEYS"] = "off"
+    process = processes.web_app(
+        folder / f"web-{port}.log",
+        store,
+        port=port,
+        talk=talk,
+        inference_url=inference_url,
+        options=options,
+        environment=environment,
+    )
     with _ended(process):
         yield process
 

@@ -17,14 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from prometheus_client import (
-    CollectorRegistry,
-    Gauge,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -101,7 +94,7 @@ async def running_app(settings: Settings, talks: list[Talk], cluster: Cluster | 
         collector(registry=registry)
     key = settings.inference_api_key
     pool = Pool(api_key=key.get_secret_value() if key else None)
-    with configured_cluster(settings, talks, pool, lambda: generate_latest(registry)) as own:
+    with configured_cluster(settings, talks, pool, registry) as own:
         async with _running(settings, talks, registry, pool, cluster or own) as app:
             if own is not None:
                 await own.start()

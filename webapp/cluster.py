@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from inference.cluster.cluster import Cluster, NoCluster
 from inference.cluster.karpenter import catalogue
@@ -22,6 +24,7 @@ from webapp.talk.model import Talk
 
 METRICS = "crowdspike"
 """What our own metrics are scraped as."""
+LATE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 def list_price(instance_type: str, capacity_type: str, zone: str) -> float | None:
@@ -46,9 +49,9 @@ class OwnCluster(Cluster, Protocol):
 
 @contextmanager
 def configured_cluster(
-    settings: Settings, talks: Sequence[Talk], pool: Pool, metrics: Callable[[], bytes]
+    settings: Settings, talks: Sequence[Talk], pool: Pool, registry: CollectorRegistry
 ) -> Iterator[OwnCluster | None]:
-    """To be closed before the block ends. `metrics` is our own page of metrics, for triggers that ask for it. Raises
+    """To be closed before the block ends. `registry` has our own metrics, for triggers that ask for them. Raises
     NoCluster."""
     if settings.cluster == "none":
         yield None
@@ -62,10 +65,12 @@ def configured_cluster(
         with tempfile.TemporaryDirectory(prefix="crowdspike-") as folder:
             qa = Path(folder) / "qa.json"
             qa.write_text(json.dumps([asdict(entry) for talk in talks for entry in talk.qa]), encoding="utf-8")
-            yield _local(settings, pool, qa, metrics)
+            yield _local(settings, pool, qa, registry)
 
 
-def _local(settings: Settings, pool: Pool, qa: Path, metrics: Callable[[], bytes]) -> LocalCluster:
+def _local(settings: Settings, pool: Pool, qa: Path, registry: CollectorRegistry) -> LocalCluster:
+    text = "How late the local cluster's scrapes and passes began; the autoscaler's sync is part of a pass."
+    late = Histogram("crowdspike_cluster_late_seconds", text, ["work"], registry=registry, buckets=LATE_BUCKETS_S)
     try:
         return LocalCluster(
             pool,
@@ -74,7 +79,8 @@ def _local(settings: Settings, pool: Pool, qa: Path, metrics: Callable[[], bytes
             qa=qa,
             speed_up=settings.cluster_speed_up,
             warm=True,
-            scrape_also={METRICS: metrics},
+            scrape_also={METRICS: lambda: generate_latest(registry)},
+            late=lambda work, late_s: late.labels(work).observe(late_s),
         )
     except (ManifestError, ProfileError, OSError, ValueError) as error:
         raise NoCluster(str(error)) from error

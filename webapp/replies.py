@@ -1,7 +1,8 @@
 """The LLM's replies to what phones sent: made once, streamed to the phone as often as it connects, stored at the end.
 
 A reply goes on when its phone sleeps. Event ids are `{making}:{characters sent}`, so that a phone that comes back gets
-the rest; after a restart another making begins, and the phone is told to start over.
+the rest; after a restart, or when the replica was lost in the midst of it, another making begins, and the phone is told
+to start over.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ COALESCE_S = 0.08
 TAKE_OVER_AFTER_S = 3.0
 """How long a process waits for another's reply before it makes its own: the other may have been killed."""
 MAX_LIVE = 10_000
+MAX_MAKINGS = 3
 STREAM_MAX_S = 600.0
 
 
@@ -48,12 +50,16 @@ class LiveReply:
     """A reply that is being made: all text so far, and an event for whoever streams it."""
 
     def __init__(self, ticket: Ticket) -> None:
-        self.making = secrets.token_hex(3)
-        self.ticket = ticket
-        self.text = ""
         self.done = False
         self.failed = False
         self.grown = asyncio.Condition()
+        self.begin(ticket)
+
+    def begin(self, ticket: Ticket) -> None:
+        """Another making, from nothing."""
+        self.making = secrets.token_hex(3)
+        self.ticket = ticket
+        self.text = ""
 
     async def grow(self, text: str = "", done: bool = False, failed: bool = False) -> None:
         self.text += text
@@ -85,16 +91,25 @@ class Replies:
             return
         reply = LiveReply(self._ask(body, source="audience"))
         self._live[slot] = reply
-        task = asyncio.create_task(self._make(room, response, reply))
+        task = asyncio.create_task(self._make(room, response, body, reply))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _make(self, room: LiveRoom, response: Response, reply: LiveReply) -> None:
+    async def _make(self, room: LiveRoom, response: Response, body: dict, reply: LiveReply) -> None:
+        makings = 1
         try:
-            async for text in reply.ticket.deltas():
-                await reply.grow(text)
-                if isinstance(response, Asked):
-                    room.notify()
+            while True:
+                try:
+                    await self._stream(room, response, reply)
+                    break
+                except GatewayError as error:
+                    # Until the first token the gateway itself has tried again; it is only what came later that can
+                    # be begun anew.
+                    if not reply.text or error.status < 500 or makings == MAX_MAKINGS:
+                        raise
+                    log.warning("a reply in room %s begins again: %s", room.info.code, error)
+                makings += 1
+                reply.begin(self._ask(body, source="audience"))
         except GatewayError as error:
             log.warning("no reply in room %s: %s", room.info.code, error)
             reply.failed = True
@@ -115,6 +130,12 @@ class Replies:
         await self._store(room, event)
         await reply.grow(done=True, failed=event.failed)
         self._live.pop((room.info.code, response.key), None)
+
+    async def _stream(self, room: LiveRoom, response: Response, reply: LiveReply) -> None:
+        async for text in reply.ticket.deltas():
+            await reply.grow(text)
+            if isinstance(response, Asked):
+                room.notify()
 
     async def _store(self, room: LiveRoom, event: Replied) -> None:
         while True:
@@ -179,8 +200,12 @@ async def _follow(reply: LiveReply, last_event_id: str, stopping: asyncio.Event)
         yield _event("restart", None)
     loop = asyncio.get_running_loop()
     end_at, quiet_since, line = loop.time() + STREAM_MAX_S, loop.time(), None
+    making = reply.making
     while not stopping.is_set() and loop.time() < end_at:
-        if sent < len(reply.text):
+        if making != reply.making:
+            making, sent = reply.making, 0
+            yield _event("restart", None)
+        elif sent < len(reply.text):
             text, sent = reply.text[sent:], len(reply.text)
             yield _event("delta", text, f"{reply.making}:{sent}")
             quiet_since = loop.time()

@@ -45,6 +45,15 @@ async def test_targets_are_read_again_and_again_and_carry_their_labels():
         assert (sample.value, sample.labels["pod"], sample.labels["instance"]) == (7, "vllm-a", "a")
 
 
+async def test_each_scrape_tells_how_late_it_began():
+    late: list[float] = []
+    scraper = Scraper(Scrapes(), INTERVAL_S, time.time, late.append)
+    scraper.add(Target("a", page(7), {}))
+    await until(lambda: len(late) >= 3)
+    await scraper.close()
+    assert min(late) >= 0
+
+
 async def test_target_that_hangs_delays_no_other_and_counts_as_down():
     pages: list[bytes] = []
     never = asyncio.Event()

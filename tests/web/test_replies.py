@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 from callers import Phone, Web, listening, web_on
-from replica import END, Replica, running
+from replica import BREAK, END, Replica, running
+
+from webapp.replies import MAX_MAKINGS
 
 PATIENCE_S = 15
 
@@ -220,6 +222,30 @@ async def test_a_reply_that_fails_says_so_and_is_not_made_again(room: Room) -> N
     async with listener.stream(path) as stream:
         assert (await stream.rest())[1].data == {"failed": True}
     assert len(room.replica.asked) == 1
+
+
+async def test_a_reply_whose_replica_is_lost_begins_again(room: Room) -> None:
+    phone, path = await room.ask()
+    async with Listener(phone, room.url).stream(path) as stream:
+        room.replica.say("Half of a")
+        assert (await stream.next()).data == "Half of a"
+        room.replica.say(BREAK)
+        assert (await stream.next()).name == "restart"
+        room.replica.say("A whole", " reply.", END)
+        texts, end = await stream.rest()
+    assert ("".join(texts), end.data) == ("A whole reply.", {"failed": False})
+    assert len(room.replica.asked) == 2
+
+
+async def test_a_reply_that_breaks_off_each_time_ends(room: Room) -> None:
+    phone, path = await room.ask()
+    async with Listener(phone, room.url).stream(path) as stream:
+        for _ in range(MAX_MAKINGS):
+            room.replica.say("Half of a", BREAK)
+        while (event := await stream.next()).name != "done":
+            pass
+    assert event.data == {"failed": True}
+    assert len(room.replica.asked) == MAX_MAKINGS
 
 
 async def test_a_comment_on_an_answer_is_asked_for_without_the_solution(room: Room) -> None:

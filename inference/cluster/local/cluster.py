@@ -44,7 +44,8 @@ class LocalCluster:
     `folder` holds the manifests, the project's own by default. A replica behaves like `profile`, by default like the
     GPU of its node. Cold starts are `speed_up` times faster than in life; with `warm` the first pods had theirs before.
     `pool` is kept in step with the pods that run. `scrape_also` are metrics pages of this process by target name, read
-    as often as the pods'. `on_change` is called when the view has changed by more than its gauges.
+    as often as the pods'. `on_change` is called when the view has changed by more than its gauges. `late` is told by
+    how many seconds a `scrape`, or a `pass` of the loop, in which the autoscaler syncs, began too late.
 
     Raises ManifestError, ProfileError, or ValueError or OSError for `qa`, all with a text for people.
     """
