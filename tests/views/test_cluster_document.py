@@ -98,13 +98,29 @@ def test_scaling_tells_the_formula_and_what_a_person_has_set() -> None:
 def test_the_feed_is_the_latest_first_and_counts_from_the_spikes_edge() -> None:
     cluster = ScriptedCluster()
     for second in range(12):
-        cluster.tell("pod", "ready", f"number {second}", T0_S + second)
+        cluster.tell("scale", "up", f"number {second}", T0_S + second)
     chain = Chain(T0_S + 6, tuple(Step(name, label, None) for name, label in LABELS.items()))
     feed = document(cluster.now, chain=chain, now_s=T0_S + 20)["feed"]
     assert [line["text"] for line in feed] == [f"number {n}" for n in range(11, 11 - FEED_ROWS, -1)]
     assert [line["t_s"] for line in feed] == [5, 4, 3, 2, 1, 0, None, None]
     assert feed[-1]["ago_s"] == 16
     assert {line["t_s"] for line in document(cluster.now)["feed"]} == {None}
+
+
+def test_nine_pods_that_are_ready_take_one_line_and_leave_the_decision_in_sight() -> None:
+    cluster = ScriptedCluster()
+    cluster.tell("pod", "ready", "the first pod is ready", T0_S - 60)
+    cluster.tell("scale", "up", "10 pods instead of 1", T0_S)
+    for second in range(1, 10):
+        cluster.tell("node", "ready", f"node {second} is ready", T0_S + second)
+        cluster.tell("pod", "ready", f"pod {second} is ready", T0_S + second + 0.5)
+    texts = [line["text"] for line in document(cluster.now)["feed"]]
+    assert texts == [
+        "pod 9 is ready (and 8 more)",
+        "node 9 is ready (and 8 more)",
+        "10 pods instead of 1",
+        "the first pod is ready",
+    ]
 
 
 def test_every_step_of_the_chain_has_a_short_name() -> None:

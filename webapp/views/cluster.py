@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from webapp.live.history import point, rounded
 from webapp.live.vitals import Reading
 
 TTFT_TARGET_S = TTFT_TARGET_MS / 1000
+TOGETHER_S = 20.0
 FEED_ROWS = 8
 STALE_AFTER_S = 10.0
 SHORT_NAME = 4
@@ -69,7 +70,7 @@ def cluster_document(
             "ttft_p95_s": rounded(vitals.ttft_p95_s, 3),
             "target_s": TTFT_TARGET_S,
         },
-        "feed": [_line(happening, edge_s, now_s) for happening in reversed(snapshot.happenings[-FEED_ROWS:])],
+        "feed": [_line(*group, edge_s, now_s) for group in grouped(snapshot.happenings)[:FEED_ROWS]],
         "chain": _chain(chain) if chain else None,
         "since_edge_s": round((chain.over_at_s or now_s) - chain.edge_at_s, 1) if chain else None,
         "point": asdict(point(snapshot, vitals, now_s)),
@@ -139,11 +140,26 @@ def _cost(usd_per_hour: float | None, tokens_per_min: float, price_date: str) ->
     }
 
 
-def _line(happening: Happening, edge_s: float | None, now_s: float) -> dict[str, Any]:
+def grouped(happenings: Sequence[Happening]) -> list[tuple[Happening, int]]:
+    """The latest first, each with how many it stands for: what pods and nodes do at about the same time is one line, or
+    nine that are ready would push the decision off the screen that led to them."""
+    groups: list[tuple[Happening, int]] = []
+    places: dict[tuple[str, str], int] = {}
+    for one in reversed(happenings):
+        place = places.get((one.kind, one.what)) if one.kind in ("pod", "node") else None
+        if place is not None and groups[place][0].at_s - one.at_s <= TOGETHER_S:
+            groups[place] = (groups[place][0], groups[place][1] + 1)
+        else:
+            places[one.kind, one.what] = len(groups)
+            groups.append((one, 1))
+    return groups
+
+
+def _line(happening: Happening, count: int, edge_s: float | None, now_s: float) -> dict[str, Any]:
     return {
         "seq": happening.seq,
         "kind": happening.kind,
-        "text": happening.text,
+        "text": happening.text + (f" (and {count - 1} more)" if count > 1 else ""),
         "t_s": round(happening.at_s - edge_s) if edge_s is not None and happening.at_s >= edge_s else None,
         "ago_s": _age(now_s, happening.at_s),
     }

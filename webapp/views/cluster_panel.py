@@ -40,8 +40,8 @@ def cluster_panel(
     said: str = "",
     told: str = "",
 ) -> Panel:
-    """`refused` gives the cluster's own words where it has said no to an action, `said` is what the last one did, `told`
-    what the replicas say of themselves."""
+    """`refused` gives the cluster's own words where it has said no to an action. `said` is what the last one did,
+    `told` what the replicas say of themselves."""
     scaler = snapshot.autoscaler
     spot = any(node.capacity_type == "spot" and node.phase == "ready" for node in snapshot.nodes)
     why_not = dict.fromkeys(ACTIONS, "")

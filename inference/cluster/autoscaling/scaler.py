@@ -134,7 +134,7 @@ def _division(spec: ScalingSpec, metric: Metric, ready: int) -> str:
 def _end(spec: ScalingSpec, verdict: Verdict, current: int) -> str:
     desired, bound = verdict.desired, verdict.bound
     match verdict.limited_by:
-        case "stabilization":
+        case "stabilization" if desired > spec.min_replicas or (verdict.wanted or 0) >= desired:
             window_s = spec.down.stabilization_s if (verdict.wanted or 0) < desired else spec.up.stabilization_s
             return f", held at {desired} for {verdict.hold_s:.0f} s more ({window_s:.0f} s window)"
         case "policy":
@@ -144,6 +144,8 @@ def _end(spec: ScalingSpec, verdict: Verdict, current: int) -> str:
             return f", but scaling {way} is disabled: stays at {desired}"
         case "max":
             return f", at most {bound}"
+        case "stabilization":
+            return f", at least {spec.min_replicas}"
         case "min":
             return f", at least {bound}"
     if desired == current:
