@@ -143,7 +143,7 @@ async def test_the_snapshot_has_the_room_and_the_cluster_of_that_moment() -> Non
             ("vllm-c", "ready"),
         ]
         assert cluster["scaling"]["metric"] == 712
-        assert cluster["feed"][0]["text"] == "Pod vllm-c is ready, 59 s after it was made"
+        assert cluster["feed"][0]["text"] == "Pod vllm-c is ready, 59 s after it was made (and 1 more)"
         assert {step["step"]: step["t_s"] for step in cluster["chain"]}["ready"] == 70
         assert replay.history()["t"][-1] == T0_S + 135
 

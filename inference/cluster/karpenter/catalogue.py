@@ -87,8 +87,8 @@ class Catalogue:
     """All that is on offer in a region, in the order of the file. `as_of` is of when the prices are, in short."""
 
     region: str
-    as_of: str
     offers: tuple[Offer, ...]
+    as_of: str = ""
 
     @property
     def type_names(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def parse(text: str) -> Catalogue:
             offers += _offers(name, dict(entry), data["region"], data["zones"])
         except (KeyError, TypeError, ValueError) as error:
             raise CatalogueError(f"{name}: {type(error).__name__}: {error}") from error
-    return Catalogue(data["region"], str(data["as_of"]), tuple(offers))
+    return Catalogue(data["region"], tuple(offers), str(data["as_of"]))
 
 
 def _offers(name: str, entry: dict[str, Any], region: str, letters: Mapping[str, str]) -> list[Offer]:
