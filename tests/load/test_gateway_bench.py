@@ -242,4 +242,4 @@ def test_a_sample_belongs_to_its_innermost_python_function():
     shares = profile.shares(profile.parse(lines))
     assert shares["event loop and its system calls (uvloop)"] == 0.5
     assert shares["HTTP towards the client (uvicorn)"] == 0.3
-    assert shares["ticket, line, stream (rest of `webapp/gateway`)"] == 0.2
+    assert shares["ticket, line, stream, writes to the client (rest of `webapp/gateway`)"] == 0.2
