@@ -158,6 +158,7 @@ def test_spike_goes_from_one_pod_to_many_and_back_and_the_log_says_the_same(gues
     assert len(records) == PHONES and all(record["reply"] for record in records)
     with ThreadPoolExecutor() as pool:  # Playwright's loop runs in this thread
         timeline = pool.submit(asyncio.run, read(LocalStore(demo.store), room.code)).result()
+    shown = [one for one in shown if one["at_s"] < timeline.moments[-1].at_s]  # what came after is in no record
     assert len(shown) > 20
     wrong = [(one["at_s"], name, text, values) for one in shown for name, text, values in unlike(one, timeline)]
     assert wrong == []
