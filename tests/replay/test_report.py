@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.recordings import CHAIN_S, HAPPENED, NEW, T0_S, lines, store_in, talk
@@ -280,6 +280,7 @@ def test_a_line_stops_where_nothing_was_recorded() -> None:
     assert path.count("M") == 3
 
 
+@example([(0, 5e-324)], False, False)
 @given(
     st.lists(st.tuples(st.integers(0, 20_000), st.none() | st.floats(0, 1e9)), max_size=80, unique_by=lambda p: p[0]),
     st.booleans(),

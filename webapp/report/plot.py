@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 720, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 30, 26
 MAX_POINTS = 600
 BREAK_S = 5.0
+LEAST = 1e-9  # of a plot's height: what is less is nothing
 TIME_STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 MAX_TIME_TICKS = 8
 
@@ -26,9 +27,8 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """`stacked` series have a value at the same seconds. `marks` are (seconds, words). `whole`: parts of
-    one make no sense. `id` is the figure's own in the
-    page."""
+    """`stacked` series have a value at the same seconds. `marks` are (seconds, words). `whole`: parts of one make
+    no sense. `id` is the figure's own in the page."""
 
     id: str
     title: str
@@ -172,7 +172,7 @@ def _ceiling(value: float, whole: bool) -> float:
     """The next of 1, 2, 4, 8 times a power of ten that is not less: a fifth or a quarter of it is a round number."""
     if whole:
         value = max(value, 4.0)
-    if value <= 0:
+    if value < LEAST:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(m * power for m in (1, 2, 4, 8, 10) if m * power >= value * 0.9999)
