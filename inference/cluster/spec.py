@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 
@@ -23,6 +24,12 @@ class PodSpec:
     pre_stop_s: float
     grace_period_s: float
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """Those of `args` that have a value, by name: written `--name value` or `--name=value`."""
+        words = [word for arg in self.args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+        return {name: value for name, value in pairwise(words) if name.startswith("--")}
 
 
 @dataclass(frozen=True, slots=True)

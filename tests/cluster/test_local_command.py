@@ -1,9 +1,11 @@
 """What of the Deployment's arguments a simulated replica is given."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from inference.cluster import manifests
 from inference.cluster.local.command import engine_command
 from inference.vllm import Serving
 
@@ -13,7 +15,8 @@ def given(command: list[str], name: str) -> list[str]:
 
 
 def command(*args: str, qa: Path | None = None) -> list[str]:
-    return engine_command(args, profile="instant", qa=qa, startup_scale=0.1)
+    arguments = replace(manifests.load(manifests.defaults()).pod, args=args).arguments
+    return engine_command(arguments, profile="instant", qa=qa, startup_scale=0.1)
 
 
 def test_replica_gets_the_capacity_and_the_grace_of_vllms_own_arguments():

@@ -47,7 +47,7 @@ class Machine:
         self.pool = Pool()
         self.scrapes = Scrapes()
         self.scraper = Scraper(self.scrapes, 0.05, time.time)
-        command = engine_command((), profile="instant", qa=None, startup_scale=0)
+        command = engine_command({}, profile="instant", qa=None, startup_scale=0)
         spec = manifests.load(manifests.defaults())
         self.kubelet = Kubelet(
             self.plane, spec, lambda _gpu: command, self.pool, self.scraper, time.time, asyncio.Event()

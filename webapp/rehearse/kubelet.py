@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 
 from inference.cluster.plane import Action, Kill, Plane, Start, Stop
 from inference.cluster.scraping import Scrapes
@@ -51,7 +50,7 @@ class Kubelet:
         """The plane has been told something since this was last set to False."""
         self._plane = plane
         self._spec = spec
-        words = arguments(spec.pod.args)
+        words = spec.pod.arguments
         self._given = {TAKEN[name]: float(words[name]) for name in TAKEN if name in words}
         self._profile = profile
         self._profiles: dict[str, Profile] = {}
@@ -187,9 +186,3 @@ class Kubelet:
                 self.gateway.ended(call, "answered", now_s)
                 self._heard(call)
         self._plan(replica)
-
-
-def arguments(args: tuple[str, ...]) -> dict[str, str]:
-    """A container's arguments by name, written `--name value` or `--name=value`."""
-    words = [word for arg in args for word in arg.split("=", 1)]
-    return {name: value for name, value in pairwise(words) if name.startswith("--")}

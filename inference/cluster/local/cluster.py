@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from inference.cluster import manifests
 from inference.cluster.autoscaling import promql
@@ -25,7 +24,6 @@ from inference.cluster.local.scraper import Read, Scraper, Target
 from inference.cluster.plane import Action, Plane
 from inference.cluster.scraping import Scrapes
 from inference.cluster.snapshot import ClusterSnapshot
-from inference.cluster.spec import ClusterSpec
 from inference.engine import profile as profiles
 from inference.engine.answers import read_entries
 from inference.engine.app import DEFAULT_PROFILE
@@ -69,9 +67,7 @@ class LocalCluster:
             read_entries(qa.read_text(encoding="utf-8"))
         self._spec = manifests.load(folder or manifests.defaults())
         self._queries = {trigger.query: promql.parse(trigger.query) for trigger in self._spec.scaling.triggers}
-        self._new_plane = partial(
-            _plane, self._spec, catalogue.load(), ColdStart.load().faster(speed_up), seed=seed, speed_up=speed_up
-        )
+        self._speed_up, self._seed = speed_up, seed
         self._plane = self._new_plane()
         self._clock = Clock(clock)
         self._scrapes = Scrapes(name for query in self._queries.values() for name in query.names)
@@ -152,7 +148,17 @@ class LocalCluster:
 
     def _command(self, gpu: str) -> list[str]:
         profile = self._profile or profiles.of_gpu(gpu) or DEFAULT_PROFILE
-        return engine_command(self._spec.pod.args, profile=profile, qa=self._qa, startup_scale=self._startup_scale)
+        return engine_command(self._spec.pod.arguments, profile=profile, qa=self._qa, startup_scale=self._startup_scale)
+
+    def _new_plane(self) -> Plane:
+        return Plane(
+            self._spec,
+            Scaler(self._spec.scaling),
+            catalogue.load(),
+            ColdStart.load().faster(self._speed_up),
+            seed=self._seed,
+            speed_up=self._speed_up,
+        )
 
     def _live_through_the_first_start(self) -> None:
         """Nodes and images of the first pods came in the minutes before now; their engines start without delay."""
@@ -200,10 +206,6 @@ class LocalCluster:
             self._seen = seen
             if self.on_change is not None:
                 self.on_change()
-
-
-def _plane(spec: ClusterSpec, *parts: Any, **options: Any) -> Plane:
-    return Plane(spec, Scaler(spec.scaling), *parts, **options)
 
 
 def _ticks(plane: Plane, from_s: float, for_s: float) -> Iterator[list[Action]]:

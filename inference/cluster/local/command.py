@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 # vLLM's argument, and the simulated replica's for the same. The rest (files, GPU, quantization) is the profile's.
@@ -16,14 +16,12 @@ TAKEN = {
 }
 
 
-def engine_command(args: Iterable[str], *, profile: str, qa: Path | None, startup_scale: float) -> list[str]:
-    """`args` are the container's in the Deployment, `--name value` or `--name=value`."""
+def engine_command(arguments: Mapping[str, str], *, profile: str, qa: Path | None, startup_scale: float) -> list[str]:
+    """`arguments` are the container's in the Deployment, by name."""
     command = [sys.executable, "-m", "inference.engine", "--port", "0", "--with-parent"]
     command += ["--profile", profile, "--startup-scale", f"{startup_scale:.9g}"]
     command += ["--qa", str(qa)] if qa else []
-    words = iter(args)
-    for word in words:
-        name, equals, value = word.partition("=")
+    for name, value in arguments.items():
         if name in TAKEN:
-            command += [TAKEN[name], value if equals else next(words, "")]
+            command += [TAKEN[name], value]
     return command
