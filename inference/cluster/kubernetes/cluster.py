@@ -39,7 +39,7 @@ def no_price(_instance_type: str, _capacity_type: str, _zone: str) -> None:
 
 
 class KubernetesCluster:
-    """Started and closed by whoever made it. `on_change` is called whenever `snapshot` may give something else.
+    """Started and closed by whoever made it.
 
     `kubeconfig` and `context` as for kubectl (default: $KUBECONFIG, ~/.kube/config, the pod's service account).
     """
@@ -53,14 +53,12 @@ class KubernetesCluster:
         price: Price = no_price,
         prometheus_url: str | None = None,
         prometheus_every_s: float = EVERY_S,
-        on_change: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
         timing: Timing | None = None,
     ) -> None:
         self.scope = scope or Scope()
         self.readings = Readings()
         """Latency and throughput as Prometheus last told; empty without one."""
-        self.on_change = on_change
         self._price = price
         self._clock = clock
         self._api = Api(kubeconfig, context)
@@ -152,7 +150,6 @@ class KubernetesCluster:
         pod = self._pod_to_kill(name)
         await self._may("delete pods", self._api.delete(self._pods, pod.name, grace_s=0))
         self._feed.note(self._clock(), "chaos", "kill", pod.name, f"Pod {short(pod.name)} was killed by hand")
-        self._changed()
         return pod.name
 
     async def interrupt_node(self, name: str | None = None) -> str:
@@ -228,7 +225,6 @@ class KubernetesCluster:
         self._tell_of_source(now_s)
         if all(watch.settled for watch in self._watches.values()):
             self._settled.set()
-        self._changed()
 
     def _world(self) -> World:
         """Parts that are read together are there when both are settled: a node without its order would be a new one."""
@@ -276,7 +272,3 @@ class KubernetesCluster:
             text = f"The API server answers again, after {lasted(now_s - self._lost_s)}"
             self._lost_s = None
             self._feed.note(now_s, "source", "found", "kubernetes", text)
-
-    def _changed(self) -> None:
-        if self.on_change:
-            self.on_change()
