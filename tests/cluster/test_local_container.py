@@ -70,8 +70,9 @@ async def running(command: list[str], starting: asyncio.Semaphore | None = None)
         await asyncio.wait_for(one.container.gone.wait(), 10)
 
 
-def engine(profile: str = "instant", *args: str, startup_scale: float = 0) -> list[str]:
-    return engine_command(args, profile=profile, qa=None, startup_scale=startup_scale)
+def engine(profile: str = "instant", startup_scale: float = 0, **arguments: str) -> list[str]:
+    named = {"--" + name.replace("_", "-"): value for name, value in arguments.items()}
+    return engine_command(named, profile=profile, qa=None, startup_scale=startup_scale)
 
 
 async def test_start_is_reported_step_by_step_and_then_the_probe_passes():
@@ -96,7 +97,7 @@ async def test_kill_from_outside_is_heard_as_its_end():
 
 async def test_stop_lets_a_stream_end(tmp_path):
     pace = profile_file(tmp_path, step_base_ms=10)
-    async with running(engine(pace, "--shutdown-timeout", "20")) as one:
+    async with running(engine(pace, shutdown_timeout="20")) as one:
         await one.ready()
         stream = await begun(one.container.url, 60)
         one.container.stop(30)
@@ -107,7 +108,7 @@ async def test_stop_lets_a_stream_end(tmp_path):
 
 async def test_what_outlives_its_grace_is_killed(tmp_path):
     pace = profile_file(tmp_path, step_base_ms=50)
-    async with running(engine(pace, "--shutdown-timeout", "60")) as one:
+    async with running(engine(pace, shutdown_timeout="60")) as one:
         await one.ready()
         stream = await begun(one.container.url, 3000)
         one.container.stop(60)
