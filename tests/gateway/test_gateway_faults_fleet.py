@@ -91,7 +91,7 @@ async def test_dns_answer_that_changes_under_load_fails_no_request():
 
 
 async def test_three_of_four_replicas_that_die_at_once_cost_no_request_that_had_no_token(tmp_path):
-    profile = profile_file(tmp_path, step_base_ms=1500)
+    profile = profile_file(tmp_path, step_base_ms=3000)
     async with AsyncExitStack() as stack:
         processes = await asyncio.gather(
             *(stack.enter_async_context(engine_process("--profile", profile)) for _ in range(4))
