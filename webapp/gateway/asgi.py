@@ -26,6 +26,8 @@ from webapp.gateway.ticket import CHAT, COMPLETIONS, Ticket
 
 MODELS = "/v1/models"
 METHODS = {CHAT: "POST", COMPLETIONS: "POST", MODELS: "GET"}
+HEADERS_HELD = (b"x-headers-held", b"until-first-token")
+"""On the list of models: tells a load tool that the time to an answer's headers is the time to its first token."""
 CLAIMABLE = {name.encode(): name for name in SOURCES if name != "audience"}
 """Sources that a caller may name. The audience comes through the pages; scripted load is never shown as audience."""
 PATH_CHARS = 128
@@ -74,7 +76,7 @@ class GatewayApp:
             self._count(call, Closed("the client left before it had asked"))
         else:
             if ticket is None:
-                await respond(send, 200, dumps(self._models()), headers=call.marks)
+                await respond(send, 200, dumps(self._models()), headers=[*call.marks, HEADERS_HELD])
                 return
             try:
                 await send_answer(
