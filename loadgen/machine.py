@@ -8,7 +8,7 @@ import platform
 import resource
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,28 @@ def children(pid: int) -> list[int]:
     """The processes that a process has started and that run (proc(5): task/*/children)."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return sorted(int(child) for of_one in lists for child in of_one.read_text().split())
+
+
+def family(pids: Iterable[int]) -> set[int]:
+    """These processes and all that they have started, as far as they still run."""
+    found: set[int] = set()
+    left = list(pids)
+    while left:
+        pid = left.pop()
+        if pid not in found:
+            found.add(pid)
+            with suppress(OSError):  # ended while its list was read
+                left += children(pid)
+    return found
+
+
+def cores() -> float:
+    """How many cores this process may use: of its affinity, and no more than its container is allowed (docs.kernel.org,
+    Control Group v2: cpu.max)."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
+    return float(usable) if quota == "max" else min(float(usable), int(quota) / int(period))
 
 
 def two_cores() -> tuple[int, int] | None:
@@ -116,7 +138,7 @@ async def watching(pids: Sequence[int]) -> AsyncIterator[Watch]:
     watch = Watch()
     started, cpu_started = time.monotonic(), time.process_time()
     theirs_started_s = _theirs_s(pids)
-    task = asyncio.create_task(_watch_lag(watch))
+    task = asyncio.create_task(watch_lag(watch.lag_ms))
     try:
         yield watch
     finally:
@@ -131,9 +153,10 @@ def _theirs_s(pids: Sequence[int]) -> float:
     return busy_s() - time.process_time() - sum(cpu_s(pid) for pid in pids)
 
 
-async def _watch_lag(watch: Watch) -> None:
+async def watch_lag(lag_ms: list[float]) -> None:
+    """Adds how late the event loop woke, again and again until it is cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_EVERY_S
         await asyncio.sleep(LAG_EVERY_S)
-        watch.lag_ms.append((loop.time() - due) * 1000)
+        lag_ms.append((loop.time() - due) * 1000)

@@ -57,9 +57,13 @@ from webapp.replies import Replies
 from webapp.rooms import Rooms
 from webapp.routes import cluster as cluster_routes
 from webapp.routes import health, phone, present, stage, static
+from webapp.routes import spikes as spike_routes
 from webapp.routes.state import StateApp
 from webapp.security import Guard
 from webapp.settings import Settings
+from webapp.spikes import keys as spike_keys
+from webapp.spikes.environment import Environments
+from webapp.spikes.runs import Runs, folder_for
 from webapp.talk.model import Talk
 from webapp.templating import environment, static_build
 
@@ -114,13 +118,17 @@ async def _running(
     await store.ping()
     signer = Signer(settings.secret or await shared_secret(store))
     discovery = Discovery(pool, settings.inference_urls)
-    keys = Keyring(store) if settings.api_keys == "required" else None
+    keys = Keyring(store, passes=spike_keys.passes(signer, now_ms)) if settings.api_keys == "required" else None
     quota = Quota()
     request_log = RequestLog(sys.stdout)
     metrics = Metrics(registry)
     vitals = Vitals(metrics.in_flight, lambda: gateway.waiting, time.time, metrics.streamed_tokens)
     fleet = None if cluster is None else Fleet(cluster, vitals, time.time, catalogue.load().as_of)
     rooms = Rooms(store, now_ms, settings.tail_interval_s)
+    presenter_token = settings.presenter_token or signer.presenter_token()
+    stopping = asyncio.Event()
+    environments = Environments(signer, presenter_token, settings.spike_api_key)
+    runs = Runs(rooms, folder_for(settings.spikes_dir, settings.store), now_ms, environments, stopping)
     recorder = Recorder(rooms, vitals, cluster, now_ms, settings.simulated)
     on_end = [quota.charge, vitals.ended, recorder.ended]
     if fleet is not None:
@@ -134,8 +142,9 @@ async def _running(
     parts = App(
         settings=settings,
         signer=signer,
-        presenter_token=settings.presenter_token or signer.presenter_token(),
+        presenter_token=presenter_token,
         rooms=rooms,
+        spikes=runs,
         replies=Replies(gateway.open, now_ms),
         pool=pool,
         templates=templates,
@@ -145,6 +154,7 @@ async def _running(
         vitals=vitals,
         cluster=cluster,
         fleet=fleet,
+        stopping=stopping,
     )
     _observe(registry, parts.rooms, metrics)
     pages = _pages(parts, build)
@@ -152,6 +162,7 @@ async def _running(
         await keys.start()
     await discovery.start()
     await pool.start()
+    await runs.start()
     # The recorder comes last: what it reads is what the stages show until the next second.
     ticks = [recorder.tick] if fleet is None else [fleet.tick, recorder.tick]
     background = [asyncio.create_task(work) for work in (_sweep(parts.rooms), each_second(time.time, *ticks))]
@@ -163,6 +174,7 @@ async def _running(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await runs.close()
         await parts.replies.close()
         await parts.rooms.close()
         await discovery.close()
@@ -196,7 +208,11 @@ def _observe(registry: CollectorRegistry, rooms: Rooms, metrics: Metrics) -> Non
     def gauge(name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=registry).set_function(read)
 
-    gauge("crowdspike_participants", "Phones in live rooms.", lambda: sum(len(r.state.present) for r in rooms.live))
+    gauge(
+        "crowdspike_participants",
+        "Phones in live rooms, scripted ones too.",
+        lambda: sum(len(r.state.present) for r in rooms.live),
+    )
     gauge("crowdspike_log_pending", "Lines not stored yet.", lambda: sum(r.responses.pending for r in rooms.live))
     gauge(
         "crowdspike_log_put_ms",
@@ -238,8 +254,8 @@ def _pages(parts: App, build: str) -> ASGIApp:
     app.state.static_files = static.read_files()
     for module in (phone, stage, cluster_routes, present, static, health):
         app.include_router(module.router)
-    app.include_router(present.private)
-    app.include_router(cluster_routes.private)
+    for module in (present, cluster_routes, spike_routes):
+        app.include_router(module.private)
     for error in HTTP:
         app.add_exception_handler(error, _refuse)
     app.add_exception_handler(StoreError, _refuse_store)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from inference.cluster.cluster import NoCluster
 from inference.engine import server as engine
+from loadgen.spike import command as spike
 from webapp import demo, export, replay, tape
 from webapp.context import now_ms
 from webapp.gateway import keys
@@ -43,6 +44,7 @@ REFUSALS = (
     *(Refused, PortTaken, NoCluster, TalkError, StoreError, LibrariesMissing),
     *(keys.BadName, keys.NoSuchKey, tape.NoRecord),
     *rehearsal.REFUSALS,
+    *spike.REFUSALS,
 )
 
 
@@ -142,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         "  crowdspike rehearse --talk my-talk.yaml --manifests infra/kustomize/base --manifests my-overlay --seed 7",
     )
     rehearsal.add_arguments(sub)
+    text = "A load run with k6 or Locust, what came of it, and whether to believe it."
+    spike.add_commands(commands.add_parser("spike", help=text, description=text), command)
     _keys(
         commands.add_parser("keys", help="API keys for /v1.").add_subparsers(required=True, metavar="COMMAND"), command
     )

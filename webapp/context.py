@@ -35,6 +35,7 @@ from webapp.replies import Replies
 from webapp.room.names import normal_code
 from webapp.rooms import Rooms
 from webapp.settings import Settings
+from webapp.spikes.runs import Runs
 from webapp.talk.model import Talk
 
 MAX_FORM_FIELDS = 100
@@ -47,12 +48,14 @@ def now_ms() -> int:
 
 @dataclass
 class App:
-    """Everything that lives as long as the process. `fleet` is there when `cluster` is."""
+    """Everything that lives as long as the process. `fleet` is there when `cluster` is; `here` is the address of this
+    server on its own machine, once it listens."""
 
     settings: Settings
     signer: Signer
     presenter_token: str
     rooms: Rooms
+    spikes: Runs
     replies: Replies
     pool: Pool
     templates: Environment
@@ -62,6 +65,7 @@ class App:
     vitals: Vitals
     cluster: Cluster | None = None
     fleet: Fleet | None = None
+    here: str = ""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -69,6 +73,11 @@ class App:
         self.refused = Counter(
             "crowdspike_requests_refused", "Requests answered with an error", ["error"], registry=self.registry
         )
+
+    @property
+    def spike_target(self) -> str:
+        """Where load runs reach the rooms' own gateway; empty where that is not known."""
+        return self.settings.spike_target or self.here
 
     def public_url(self, request: Request) -> str:
         """Where phones reach this server, without a slash at the end."""

@@ -31,24 +31,24 @@ def expected_requests(state: RoomState, now_ms: int, seconds_per_reply: float) -
     The first activity counts from the first phone on, and each next one as soon as the one before it is closed or
     revealed; one that makes no requests counts as none, whatever comes after it. Who has joined counts as present
     until removed, and who has not answered yet as about to: while an activity is open the number falls with every
-    answer, and ends at those who never do. People answer sooner than evenly, so the true peak is higher, about twice:
-    the weight in KEDA's formula is the place to allow for that.
+    answer, and ends at those who never do. Scripted phones count as any other: the fleet serves them too. People answer
+    sooner than evenly, so the true peak is higher, about twice: the weight in KEDA's formula is the place to allow for
+    that.
     """
     activity = _activity(state, now_ms)
     if activity is None or state.archived_ms is not None:
         return 0.0
     match activity:
         case Quiz():
-            each, made, spread_s = 1.0, state.tally(activity)[1], float(activity.time_limit_s)
+            each, spread_s = 1.0, float(activity.time_limit_s)
         case Ask():
-            each = min(QUESTIONS_EACH, activity.max_questions)
-            made, spread_s = len(state.questions(activity.id)), ASK_SPREAD_S
+            each, spread_s = min(QUESTIONS_EACH, activity.max_questions), ASK_SPREAD_S
         case _:
             return 0.0
     windows = state.of(activity.id).windows
     if windows and windows[-1].deadline_ms is not None:
         spread_s = max(1.0, (windows[-1].deadline_ms - windows[-1].opened_ms) / 1000)
-    to_come = max(0.0, len(state.present) * each - made)
+    to_come = max(0.0, len(state.present) * each - state.requests(activity.id))
     return to_come / spread_s * seconds_per_reply
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from webapp.room.events import Answered, Asked, Joined, Named, Replied, Response, Surveyed
+from webapp.room.events import AUDIENCE, Answered, Asked, Joined, Named, Replied, Response, Surveyed
 from webapp.room.state import RoomState
 from webapp.talk.model import Quiz
 
@@ -27,11 +27,13 @@ COLUMNS = (
     "elapsed_ms",
     "reply",
     "id",
+    "scripted",
 )
 
 
 def records(state: RoomState) -> Iterator[dict[str, Any]]:
-    """One record a response, the oldest first; replies stand with what they reply to. `participant` is the ticket."""
+    """One record a response, the oldest first; replies stand with what they reply to. `participant` is the ticket;
+    `scripted` says that it was a load tool's phone, whose responses count only in a room without people."""
     events = [e for e in state.responses.values() if not isinstance(e, Replied)]
     for event in sorted(events, key=lambda e: (e.at_ms, e.key)):
         yield {
@@ -40,6 +42,7 @@ def records(state: RoomState) -> Iterator[dict[str, Any]]:
             "participant": state.ticket(event.participant),
             "nickname": state.nickname(event.participant),
             "id": event.id,
+            "scripted": state.source(event.participant) != AUDIENCE,
             **_details(state, event),
         }
 
@@ -55,7 +58,7 @@ def _details(state: RoomState, event: Response) -> dict[str, Any]:
         "title": activity.title if activity else "",
         "reply": reply.text if reply else None,
     }
-    here = event.participant not in state.removed
+    here = state.counts(event.participant)
     match event:
         case Answered() if isinstance(activity, Quiz):
             counts = here and state.answer(event.activity, event.participant) == event

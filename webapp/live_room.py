@@ -122,9 +122,14 @@ class LiveRoom:
 
     async def command(self, action: Action) -> Control:
         """Carries out a presenter's action. Raises CommandRefused, or NotSaved when the log could not take it."""
+        return await self.append_control(lambda state, now_ms: decide(state, action, now_ms))
+
+    async def append_control(self, decider: Callable[[RoomState, int], Control]) -> Control:
+        """Adds the event that `decider` makes of the state and the time; it is asked again when another came first.
+        Raises what it raises, and NotSaved."""
         async with self._control_lock:
             for _ in range(CAS_TRIES):
-                event = decide(self.state, action, self._clock())
+                event = decider(self.state, self._clock())
                 if await self._append_control(event):
                     self._apply(event)
                     return event

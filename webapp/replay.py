@@ -20,10 +20,10 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from jinja2 import Environment
 
+from loadgen.plot import clock
 from webapp.context import same_site
 from webapp.errors import HTTP, CrossSite
 from webapp.live.fleet import MAX_SLOTS, MIN_SLOTS
-from webapp.report.plot import clock
 from webapp.routes import static
 from webapp.routes.stage import SHOWS
 from webapp.routes.state import state_document
@@ -32,6 +32,7 @@ from webapp.server import GRACE_S, Server, new_loop
 from webapp.tape import Log, Tape
 from webapp.templating import environment, static_build
 from webapp.views.cluster import cluster_document
+from webapp.views.spike_mark import with_spikes
 from webapp.views.stage import StageScreen, stage_screen
 
 MAX_SPEED = 50.0
@@ -136,7 +137,8 @@ class Replay:
         document: dict[str, Any] = {
             **state_document(self, round(at_s * 1000)),
             "now_ms": round(at_s * 1000),
-            "joined": len(self.state.present),
+            "joined": len(self.state.people),
+            "scripted": self.state.scripted,
             "model": {
                 "simulated": moment is not None and moment.simulated,
                 "replicas": len(snapshot.pods) if snapshot else 0,
@@ -146,7 +148,10 @@ class Replay:
             "replay": self.words(at_s),
         }
         if snapshot is not None:
-            document["cluster"] = cluster_document(snapshot, moment.vitals, self._tape.chain_at(at_s), at_s)
+            chain = self._tape.chain_at(at_s)
+            edge_s = chain.edge_at_s if chain else None
+            shown = cluster_document(snapshot, moment.vitals, chain, at_s)
+            document["cluster"] = with_spikes(shown, self.state.spikes, edge_s, round(at_s * 1000))
         return document
 
     def words(self, at_s: float) -> dict[str, Any]:

@@ -89,13 +89,14 @@ class Replies:
         body = _body(room, response)
         if body is None:
             return
-        reply = LiveReply(self._ask(body, source="audience"))
+        source = room.state.source(response.participant)
+        reply = LiveReply(self._ask(body, source=source))
         self._live[slot] = reply
-        task = asyncio.create_task(self._make(room, response, body, reply))
+        task = asyncio.create_task(self._make(room, response, body, source, reply))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _make(self, room: LiveRoom, response: Response, body: dict, reply: LiveReply) -> None:
+    async def _make(self, room: LiveRoom, response: Response, body: dict, source: str, reply: LiveReply) -> None:
         makings = 1
         try:
             while True:
@@ -109,7 +110,7 @@ class Replies:
                         raise
                     log.warning("a reply in room %s begins again: %s", room.info.code, error)
                 makings += 1
-                reply.begin(self._ask(body, source="audience"))
+                reply.begin(self._ask(body, source=source))
         except GatewayError as error:
             log.warning("no reply in room %s: %s", room.info.code, error)
             reply.failed = True

@@ -32,6 +32,7 @@ class RoomRow:
     title: str
     created_ms: int
     joined: int | None
+    scripted: int
     archived: bool | None
 
 
@@ -130,9 +131,10 @@ class Rooms:
         for body in bodies:
             data = json.loads(body)
             live = self._live.get(data["code"])
-            joined = len(live.state.present) if live else None
+            joined = len(live.state.people) if live else None
+            scripted = live.state.scripted if live else 0
             archived = live.state.archived_ms is not None if live else None
-            rows.append(RoomRow(data["code"], data["talk"]["title"], data["created_ms"], joined, archived))
+            rows.append(RoomRow(data["code"], data["talk"]["title"], data["created_ms"], joined, scripted, archived))
         return sorted(rows, key=lambda row: -row.created_ms)
 
     async def drop_unused(self) -> None:

@@ -41,7 +41,7 @@ class Guard:
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
                 if headers.get("content-type", "").startswith("text/html"):
-                    headers["content-security-policy"] = _POLICY.format(nonce=nonce)
+                    headers.setdefault("content-security-policy", _POLICY.format(nonce=nonce))
             await send(message)
 
         # Nothing reads the body of a GET, and a stream that waits for its reader to leave must not meet an error there.

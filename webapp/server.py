@@ -72,6 +72,13 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def address(sock: socket.socket) -> str:
+    """Where a listening socket is reached from its own machine."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 async def serve(
     settings: Settings,
     talks: list[Talk],
@@ -99,6 +106,7 @@ async def serve(
         calm_collector()
         task = asyncio.create_task(server.serve(sockets=[sock]))
         await server.bound.wait()
+        app.parts.here = address(sock)
         if started is not None and server.started:
             await started(app)
         await task

@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     gateway_max_wait_s: float = Field(120.0, gt=0)
     gateway_max_in_flight_per_replica: int = Field(64, gt=0)
     gateway_first_token_timeout_s: float = Field(120.0, gt=0)
+    spikes_dir: str = ""
+    spike_target: str = ""
+    spike_api_key: SecretStr | None = None
+    spike_max_peak: int = Field(200, gt=0)
+    spike_max_duration_s: int = Field(1800, gt=0)
 
     @property
     def inference_urls(self) -> list[str]:
@@ -62,6 +67,13 @@ class Settings(BaseSettings):
                 raise ValueError("an inference URL and a local cluster exclude each other: leave one out")
             self.simulated = True
         return self
+
+    @field_validator("spike_target")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("a target is http://host:port or https://host:port")
+        return value.rstrip("/").removesuffix("/v1")
 
     @field_validator("inference_url")
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 Kind = Literal["completion", "reply", "join", "poll", "screen", "answer"]
@@ -15,6 +15,7 @@ Kind = Literal["completion", "reply", "join", "poll", "screen", "answer"]
 reads after its `answer`."""
 LLM = frozenset({"completion", "reply"})
 REFUSED = frozenset({429, 503})
+_TIMES = ("due_s", "sent_s", "headers_s", "first_s", "ended_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +115,8 @@ Report = Began | Sent | Dropped | Point | Trouble
 
 
 def rebased(point: Point, began_s: float) -> Point:
-    data = asdict(point)
-    for name in ("due_s", "sent_s", "headers_s", "first_s", "ended_s"):
-        if data[name] is not None:
-            data[name] -= began_s
-    return Point.from_mapping(data)
+    times = ((name, getattr(point, name)) for name in _TIMES)
+    return replace(point, **{name: at_s - began_s for name, at_s in times if at_s is not None})
 
 
 def _short(value: Any) -> Any:

@@ -25,3 +25,12 @@ document.addEventListener("htmx:after:swap", () => {
   if (row && row.id !== current) row.scrollIntoView({ block: "nearest" });
   current = row?.id ?? "";
 });
+
+// When the button just pressed is gone, the keyboard goes on from the head of its panel, never from another button.
+let pressedIn = null;
+document.addEventListener("htmx:before:request", (event) => {
+  pressedIn = event.target.closest?.("#spike form") ? "#spike-title" : null;
+});
+document.addEventListener("htmx:after:swap", () => {
+  if (pressedIn && document.activeElement === document.body) document.querySelector(pressedIn)?.focus();
+});

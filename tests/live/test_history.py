@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted_cluster import T0_S, snapshot
+from tests.scripted_cluster import T0_S, node, snapshot
 from webapp.live.history import LENGTH_S, History, Point, point
 from webapp.live.vitals import Reading
 
@@ -65,3 +65,8 @@ def test_without_an_autoscaler_or_prices_a_point_has_gaps_and_is_still_json() ->
     history = History()
     history.add(made)
     assert json.loads(json.dumps(history.columns()))["metric"] == [None]
+
+
+def test_a_node_counts_once_it_has_joined() -> None:
+    nodes = (node(0), node(1, phase="draining"), node(2, phase="ordered"))
+    assert point(replace(snapshot(1), nodes=nodes), Reading(), T0_S).nodes == 2

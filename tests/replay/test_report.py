@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from loadgen.plot import Plot, Series, clock, number, svg
 from tests.recordings import CHAIN_S, HAPPENED, NEW, T0_S, lines, store_in, talk
 from tests.room.logs import rooms
 from tests.sample_room import SURVEY, SampleRoom
@@ -24,7 +25,6 @@ from webapp.log.memory import MemoryStore
 from webapp.report.answers import answers
 from webapp.report.cluster import cluster_report, spent_usd
 from webapp.report.page import page, waterfall
-from webapp.report.plot import Plot, Series, clock, number, svg
 from webapp.room.events import Moderated
 from webapp.tape import load
 from webapp.templating import environment

@@ -16,6 +16,7 @@ STEPS = ("next", "back", "open", "reopen", "close", "extend", "reveal", "draw", 
 people = st.sampled_from(PEOPLE)
 ids = st.sampled_from([f"phone-{n}" for n in range(12)])  # few, so that different things share an id
 texts = st.text(min_size=1, max_size=12)
+sources = st.sampled_from(["audience", "k6"])
 choices = st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True).map(lambda c: tuple(sorted(c)))
 forms = st.fixed_dictionaries(
     {},
@@ -33,7 +34,7 @@ def responses(at_ms: st.SearchStrategy[int]) -> st.SearchStrategy[Response]:
     who = {"participant": people, "at_ms": at_ms}
     quizzes = st.sampled_from([QUIZ.id, SEVERAL.id])
     return st.one_of(
-        st.builds(Joined, id=st.just("join"), nickname=texts, **who),
+        st.builds(Joined, id=st.just("join"), nickname=texts, source=sources, **who),
         st.builds(Named, id=ids, nickname=texts, **who),
         st.builds(Answered, id=ids, activity=quizzes, choice=choices, **who),
         st.builds(Answered, id=ids, activity=quizzes, choice=choices, **who),

@@ -16,8 +16,8 @@ LENGTH_S = 20 * 60
 @dataclass(frozen=True, slots=True)
 class Point:
     """One second, `t` in whole Unix seconds. `goal` is the target times the pods that are ready: what they are to
-    carry. `metric`, `goal`, `desired` are None without an autoscaler. Requests in flight by who sent them, of which
-    `waiting` have no replica yet; TTFTs in seconds."""
+    carry. `metric`, `goal`, `desired` are None without an autoscaler. `nodes` are those that have joined. Requests in
+    flight by who sent them, of which `waiting` have no replica yet; TTFTs in seconds."""
 
     t: int
     metric: float | None
@@ -25,6 +25,7 @@ class Point:
     desired: int | None
     ready: int
     pods: int
+    nodes: int
     audience: int
     amplified: int
     scripted: int
@@ -45,6 +46,7 @@ def point(snapshot: ClusterSnapshot, vitals: Reading, now_s: float) -> Point:
         desired=scaler.desired if scaler else None,
         ready=snapshot.ready,
         pods=len(snapshot.pods),
+        nodes=sum(node.phase != "ordered" for node in snapshot.nodes),
         **vitals.in_flight,
         waiting=vitals.waiting,
         ttft_p50_s=rounded(vitals.ttft_p50_s, 3),

@@ -11,12 +11,13 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from inference.cluster.chain import Chain, Step
+from loadgen.plot import Plot, Series, clock, number, svg
 from webapp.live.vitals import WHO
 from webapp.report.answers import answers
 from webapp.report.cluster import ClusterReport, cluster_report, spent_usd
-from webapp.report.plot import Plot, Series, clock, number, svg
 from webapp.tape import Log
 from webapp.timeline import Moment
+from webapp.views import spike_mark
 from webapp.views.cluster import TTFT_TARGET_S
 
 SOURCES = {"audience": "audience", "amplified": "amplified", "scripted": "scripted", "api": "other API clients"}
@@ -35,12 +36,17 @@ def page(log: Log, templates: Environment) -> str:
         code=log.info.code,
         began=datetime.fromtimestamp(times_s[0], UTC),
         ended=datetime.fromtimestamp(times_s[-1], UTC),
-        joined=len(state.present),
+        joined=len(state.people),
+        scripted=state.scripted,
+        rehearsal=state.rehearsal,
         responses=len(state.responses),
         activities=answers(state),
         cluster=cluster,
         plots=plots(log.timeline.moments, cluster) if cluster else [],
         chains=[waterfall(chain) for chain in cluster.chains] if cluster else [],
+        spikes=[spike for spike in state.spikes.values() if spike.fired],
+        spike_name=spike_mark.name,
+        verdict_words=spike_mark.verdict_words,
         style=Markup(style),
         digest=digest,
         clock=clock,

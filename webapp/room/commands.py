@@ -118,7 +118,7 @@ def _close(state: RoomState, action: Action, now_ms: int) -> Control:
         raise CommandRefused("It is not open.")
     entrants: tuple[str, ...] = ()
     if isinstance(activity, Raffle):
-        entrants = tuple(sorted(state.ticket(p) for p in state.present))
+        entrants = tuple(sorted(state.ticket(p) for p in state.audience))
     return Closed(id=action.id, at_ms=now_ms, activity=activity.id, entrants=entrants)
 
 
@@ -160,7 +160,7 @@ def _draw(state: RoomState, action: Action, now_ms: int) -> Control:
         )
     if not progress.entrants:
         raise CommandRefused("There are no tickets yet. Reopen the raffle, then close it: that freezes them.")
-    owners = {state.ticket(p): p for p in state.present}
+    owners = {state.ticket(p): p for p in state.audience}
     gone = {ticket for ticket in progress.entrants if ticket not in owners}
     drawn = {draw.ticket for draw in progress.draws}
     ticket = raffle.next_winner(state.info.seed, progress.entrants, drawn | gone)

@@ -11,6 +11,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+AUDIENCE = "audience"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
@@ -110,6 +112,57 @@ class Archived(Control):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeArmed(Control):
+    """A load run is made ready. `spike` is its id, `by` the writer whose process runs it; `unit` says what `peak`
+    counts. Unless it is fired, it is over at `until_ms`, whatever happens."""
+
+    spike: str
+    scenario: str
+    tool: str
+    peak: int
+    unit: str
+    duration_s: int
+    target: str
+    by: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeFired(Control):
+    """It begins, and is over at `until_ms`, whatever happens."""
+
+    spike: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeStopped(Control):
+    """It is to end now; `SpikeEnded` follows."""
+
+    spike: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeEnded(Control):
+    """`verdict`: `pass`, `fail`, `invalid` or `stopped` as the run has it, `failed` where nothing was measured, `lost`
+    where nobody knows. `headline` is a sentence; `ttft_by` says who saw the first tokens. `kept`: the store has its
+    summary and its report."""
+
+    spike: str
+    verdict: str
+    headline: str
+    served: int
+    failed: int
+    dropped: int
+    ttft_p95_ms: int | None
+    ttft_by: str
+    kept: bool
+
+
+SpikeEvent = SpikeArmed | SpikeFired | SpikeStopped | SpikeEnded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """Something from a phone. (`participant`, `id`) identifies it: whatever repeats it is the same response."""
 
@@ -124,7 +177,15 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined(Response):
+    """`source` is who holds the phone, as the gateway names its sources: `audience`, or the load tool whose script it
+    is."""
+
     nickname: str
+    source: str = AUDIENCE
+
+    @property
+    def scripted(self) -> bool:
+        return self.source != AUDIENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +240,10 @@ CONTROL: dict[str, type[Control]] = {
         Renamed,
         Removed,
         Archived,
+        SpikeArmed,
+        SpikeFired,
+        SpikeStopped,
+        SpikeEnded,
     )
 }
 RESPONSES: dict[str, type[Response]] = {

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from webapp.room import raffle
+from webapp.room import raffle, spikes
 from webapp.room.events import (
+    AUDIENCE,
     Answered,
     Archived,
     Asked,
@@ -33,6 +34,7 @@ from webapp.room.events import (
     Response,
     Revealed,
     Shown,
+    SpikeEvent,
     Surveyed,
     encode,
 )
@@ -76,6 +78,7 @@ class RoomState:
     moderation: bool = True
     archived_ms: int | None = None
     progress: dict[str, Progress] = field(default_factory=dict)
+    spikes: dict[str, spikes.Spike] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
@@ -90,6 +93,7 @@ class RoomState:
     replies: dict[str, list[Replied]] = field(default_factory=dict, compare=False, repr=False)
     # Worked out when first read, and kept until what they rest on may have changed: a thousand screens ask at once.
     _present: list[str] | None = field(default=None, compare=False, repr=False)
+    _people: list[str] | None = field(default=None, compare=False, repr=False)
     _tallies: dict[str, tuple[dict[str, int], int]] = field(default_factory=dict, compare=False, repr=False)
     _standings: list[Standing] | None = field(default=None, compare=False, repr=False)
 
@@ -136,9 +140,11 @@ class RoomState:
             case Archived():
                 self._close_current(event.at_ms)
                 self.archived_ms = event.at_ms
-        if not isinstance(event, Shown | ModerationSet | Moderated | Renamed | LobbyLocked):
+            case _ if isinstance(event, SpikeEvent):
+                spikes.apply(self.spikes, event)
+        if not isinstance(event, Shown | ModerationSet | Moderated | Renamed | LobbyLocked | SpikeEvent):
             self.version = self.seq
-        self._present = self._standings = None
+        self._present = self._people = self._standings = None
         self._tallies.clear()
 
     def add(self, event: Response) -> bool:
@@ -157,7 +163,8 @@ class RoomState:
         shelf.sort(key=_age)
         for changed in (event, known):
             if isinstance(changed, Joined):
-                self._present = None
+                self._present = self._people = None
+                self._tallies.clear()
                 self.given_names.add(changed.nickname)
             elif isinstance(changed, Answered):
                 self._tallies.pop(changed.activity, None)
@@ -227,13 +234,46 @@ class RoomState:
 
     @property
     def present(self) -> list[str]:
-        """Everybody who joined and was not removed, the first to join first. To be read only."""
+        """Every phone that joined and was not removed, scripted ones too, the first to join first. To be read only."""
         if self._present is None:
             self._present = sorted(
                 (p for p, joins in self.joins.items() if joins and p not in self.removed),
                 key=lambda p: (*_age(self.joins[p][0]), p),
             )
         return self._present
+
+    @property
+    def people(self) -> list[str]:
+        """Those present who are no scripted phones. To be read only."""
+        if self._people is None:
+            self._people = [p for p in self.present if self.source(p) == AUDIENCE]
+        return self._people
+
+    @property
+    def scripted(self) -> int:
+        """How many scripted phones are present."""
+        return len(self.present) - len(self.people)
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether the only phones present are scripted ones."""
+        return bool(self.present) and not self.people
+
+    @property
+    def audience(self) -> list[str]:
+        """Whose responses count and are shown: the people, or in a rehearsal the scripted phones. To be read only."""
+        return self.people or self.present
+
+    def counts(self, participant: str) -> bool:
+        """Whether the participant is one of the `audience`."""
+        if participant in self.removed or self.join(participant) is None:
+            return False
+        return self.source(participant) == AUDIENCE or not self.people
+
+    def source(self, participant: str) -> str:
+        """Who holds the phone, see `Joined`."""
+        joined = self.join(participant)
+        return joined.source if joined else AUDIENCE
 
     def answer(self, activity: str, participant: str) -> Answered | None:
         """The answer that counts: the first that came while the question was open."""
@@ -249,27 +289,31 @@ class RoomState:
 
     def counted_answers(self, activity: str) -> Iterator[Answered]:
         for participant in self.answers.get(activity, {}):
-            if participant not in self.removed and (answer := self.answer(activity, participant)):
+            if self.counts(participant) and (answer := self.answer(activity, participant)):
                 yield answer
 
     def counted_forms(self, activity: str) -> Iterator[Surveyed]:
         for participant in self.forms.get(activity, {}):
-            if participant not in self.removed and (form := self.form(activity, participant)):
+            if self.counts(participant) and (form := self.form(activity, participant)):
                 yield form
 
     def questions(self, activity: str | None = None) -> list[Asked]:
         """What was asked and counts, the first first; of one activity or of all."""
         return sorted(
-            (
-                q
-                for asked in self.asked.values()
-                for q in asked
-                if activity in (None, q.activity)
-                and q.participant not in self.removed
-                and self.of(q.activity).window(q.at_ms)
-            ),
+            (q for p in self.asked if self.counts(p) for q in self.questions_of(p, activity)),
             key=lambda q: (*_age(q), q.participant),
         )
+
+    def questions_of(self, participant: str, activity: str | None = None) -> list[Asked]:
+        """What one phone asked in time, the first first."""
+        asked = self.asked.get(participant, ())
+        return [q for q in asked if activity in (None, q.activity) and self.of(q.activity).window(q.at_ms)]
+
+    def requests(self, activity: str) -> int:
+        """How many answers and questions came in time from all phones present, scripted ones too: each asks for a
+        reply."""
+        answered = sum(self.answer(activity, p) is not None for p in self.present)
+        return answered + sum(len(self.questions_of(p, activity)) for p in self.present)
 
     def reply(self, participant: str, response_id: str) -> Replied | None:
         replies = self.replies.get(f"{participant}:{response_id}")
@@ -303,7 +347,7 @@ class RoomState:
             rounds = [
                 {a.participant: self._mark(quiz, a) for a in self.counted_answers(quiz.id)} for quiz in self.revealed()
             ]
-            self._standings = standings(self.present, rounds, self.talk.scoring)
+            self._standings = standings(self.audience, rounds, self.talk.scoring)
         return self._standings
 
     def standing(self, participant: str) -> Standing | None:
@@ -318,8 +362,9 @@ class RoomState:
         return joins[0] if joins else None
 
     def chosen_name(self, participant: str) -> Named | None:
-        """The last nickname that the participant chose; None while the generated one stands."""
-        names = self.names.get(participant)
+        """The last nickname that the participant chose; None while the generated one stands. A scripted phone keeps the
+        one that says what it is."""
+        names = self.names.get(participant) if self.source(participant) == AUDIENCE else None
         return names[-1] if names else None
 
     def nickname(self, participant: str) -> str:

@@ -21,11 +21,12 @@ from webapp.context import (
     wants_html,
 )
 from webapp.errors import ActivityUnknown, BadForm, BadResponse, LobbyLocked, RoomEnded, RoomFull
+from webapp.gateway.metrics import SOURCES
 from webapp.identity import PARTICIPANT_COOKIE, new_participant
 from webapp.live_room import LiveRoom
 from webapp.responses import parse_response
 from webapp.room import names, raffle
-from webapp.room.events import Answered, Asked, Joined, Named
+from webapp.room.events import AUDIENCE, Answered, Asked, Joined, Named
 from webapp.room.state import Phase
 from webapp.talk.model import Raffle
 from webapp.views.console import Presence
@@ -227,7 +228,8 @@ def _join_names(app: App, room: LiveRoom) -> dict[str, Any]:
 
 
 async def _join(request: Request, app: App, room: LiveRoom, signed_nickname: str) -> str:
-    """Lets a new participant in, under the name that the join page offered, or another generated one."""
+    """Lets a new participant in, under the name that the join page offered, or another generated one. Who says in
+    `X-Load-Source` to be a script gets a name that says so, too."""
     address = request.client.host if request.client else ""
     app.limit("join", app.settings.joins_per_minute_per_address, address)
     if room.state.archived_ms is not None:
@@ -236,9 +238,13 @@ async def _join(request: Request, app: App, room: LiveRoom, signed_nickname: str
         raise LobbyLocked("The presenter has locked the room. Ask them to let you in.")
     if len(room.state.joins) >= app.settings.max_participants:
         raise RoomFull(f"This room takes {app.settings.max_participants} phones, and all places are taken.")
-    name = app.signer.verify("nickname", signed_nickname) or _join_names(app, room)["nickname"]
     who = new_participant()
-    await room.append(Joined(id="join", participant=who, at_ms=now_ms(), nickname=name))
+    source = request.headers.get("x-load-source", AUDIENCE)
+    if source == AUDIENCE:
+        name = app.signer.verify("nickname", signed_nickname) or _join_names(app, room)["nickname"]
+    else:
+        source, name = source if source in SOURCES else "api", f"Scripted {who[:6]}"
+    await room.append(Joined(id="join", participant=who, at_ms=now_ms(), nickname=name, source=source))
     return who
 
 

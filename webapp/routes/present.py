@@ -29,6 +29,7 @@ from webapp.live_room import LiveRoom
 from webapp.room.commands import Action, CommandRefused
 from webapp.room.events import Asked, Moderated
 from webapp.room.names import normal_code
+from webapp.routes import spikes as spike_routes
 from webapp.routes.cluster import panel_of
 from webapp.routes.stage import event_stream, stage_snapshot
 from webapp.talk.check import summary
@@ -56,6 +57,7 @@ async def rooms(request: Request, app: Crowdspike, token: str = "") -> Response:
             "created_ms": row.created_ms,
             "created": datetime.fromtimestamp(row.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "joined": row.joined,
+            "scripted": row.scripted,
             "archived": row.archived,
             "simulated": app.settings.simulated,
         }
@@ -108,7 +110,7 @@ async def screen(request: Request, app: Crowdspike, room: Room) -> Response:
 @private.get("/present/{code}/events")
 async def events(app: Crowdspike, room: Room) -> Response:
     def view() -> object:
-        return replace(_screen(app, room), now_ms=0)
+        return replace(_screen(app, room), now_ms=0), dict(room.state.spikes)
 
     def snapshot() -> dict[str, Any]:
         return {**stage_snapshot(app, room, cluster=False), "store_fails": room.responses.failing_since is not None}
@@ -145,6 +147,22 @@ async def download(room: Room, format: str = "csv") -> Response:
     media_type = "text/csv; charset=utf-8" if format == "csv" else "application/jsonl"
     name = f"crowdspike-{room.info.code}.{format}"
     return Response(body, media_type=media_type, headers={"content-disposition": f'attachment; filename="{name}"'})
+
+
+@private.get("/api/rooms/{code}")
+async def room_facts(room: Room) -> dict[str, Any]:
+    """The talk's activities, in order, and who is here: for scripts that lead or load the room."""
+    state, at_ms = room.state, now_ms()
+    return {
+        "code": room.info.code,
+        "title": room.info.talk.title,
+        "people": len(state.people),
+        "scripted": state.scripted,
+        "activities": [
+            {"id": a.id, "kind": str(a.kind), "title": a.title, "phase": str(state.of(a.id).phase(at_ms))}
+            for a in room.info.talk.activities
+        ],
+    }
 
 
 @private.get("/api/rooms/{code}/questions")
@@ -222,4 +240,5 @@ def _page(request: Request, app: App, room: LiveRoom, template: str) -> Response
         code=room.info.code,
         join_url=f"{app.public_url(request)}/j/{room.info.code}",
         panel=panel_of(app.fleet),
+        spike=spike_routes.panel_of(app, room),
     )

@@ -14,6 +14,7 @@ from webapp.context import App, Crowdspike, Room, now_ms
 from webapp.errors import RateLimited
 from webapp.live_room import LiveRoom
 from webapp.routes.state import state_document
+from webapp.views.spike_mark import with_spikes
 from webapp.views.stage import StageScreen, stage_screen
 
 router = APIRouter()
@@ -71,11 +72,15 @@ def stage_snapshot(app: App, room: LiveRoom, cluster: bool = True) -> dict:
     """The numbers of the moment. Nothing in it may be a secret."""
     at_ms = now_ms()
     replicas = app.pool.replicas
-    shown = {"cluster": app.fleet.document()} if app.fleet and cluster else {}
+    shown = {}
+    if app.fleet and cluster:
+        edge_s = app.fleet.chain.edge_at_s if app.fleet.chain else None
+        shown = {"cluster": with_spikes(app.fleet.document(), room.state.spikes, edge_s, at_ms)}
     return {
         **state_document(room, at_ms),
         "now_ms": at_ms,
-        "joined": len(room.state.present),
+        "joined": len(room.state.people),
+        "scripted": room.state.scripted,
         "model": {
             "simulated": app.settings.simulated,
             "replicas": len(replicas),

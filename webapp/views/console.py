@@ -90,6 +90,9 @@ class ConsoleScreen:
     scene: str
     stage_name: str
     joined: int
+    """Of the audience, see `RoomState.audience`; so are `here`, `qualities` and `people`."""
+    scripted: int
+    rehearsal: bool
     here: int
     qualities: tuple[tuple[str, int], ...]
     activity: Activity | None
@@ -124,7 +127,7 @@ def console_screen(
     window = progress.windows[-1] if progress and progress.windows else None
     phase = state.phase(now_ms)
     number, of_total = ordinal(state, activity) if activity else (0, 0)
-    quality = {p: presence[p].quality(now_ms) if p in presence else "away" for p in state.present}
+    quality = {p: presence[p].quality(now_ms) if p in presence else "away" for p in state.audience}
     counts = tuple((q, sum(1 for v in quality.values() if v == q)) for q in ("good", "fair", "poor", "away"))
     rows = _moderation(state, live or {})
     index = state.talk.index(activity.id) if activity else -1
@@ -139,7 +142,9 @@ def console_screen(
         archived=state.archived_ms is not None,
         scene=state.scene,
         stage_name=stage_screen(state, now_ms, "", False).name,
-        joined=len(state.present),
+        joined=len(state.audience),
+        scripted=state.scripted,
+        rehearsal=state.rehearsal,
         here=sum(n for q, n in counts if q != "away"),
         qualities=counts,
         activity=activity,
@@ -216,7 +221,7 @@ def _options(state: RoomState, quiz: Quiz) -> tuple[OptionView, ...]:
 def _people(state: RoomState, presence: Mapping[str, Presence], quality: Mapping[str, str]) -> tuple[PersonRow, ...]:
     points = {s.participant: s.points for s in state.standings()}
     rows = []
-    for p in [*reversed(state.present), *sorted(state.removed & state.joins.keys())][:PEOPLE_ROWS]:
+    for p in [*reversed(state.audience), *sorted(state.removed & state.joins.keys())][:PEOPLE_ROWS]:
         chosen = state.chosen_name(p)
         waiting = chosen and state.verdict(name_item(chosen)) == "pending" and p not in state.renamed
         rows.append(
@@ -258,7 +263,7 @@ def _moderation(state: RoomState, live: dict[str, str]) -> list[ModerationRow]:
                 for f in survey.fields:
                     if f.kind is FieldKind.TEXT and form.values.get(f.id):
                         add(form.at_ms, quote_item(form, f.id), "quote", str(form.values[f.id]), form.participant)
-    for participant in state.present:
+    for participant in state.audience:
         chosen = state.chosen_name(participant)
         if chosen and participant not in state.renamed:
             add(chosen.at_ms, name_item(chosen), "nickname", chosen.nickname, participant)

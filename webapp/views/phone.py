@@ -164,7 +164,7 @@ def phone_screen(state: RoomState, participant: str, now_ms: int, live: Mapping[
         "now_ms": now_ms,
         "nickname": state.nickname(participant),
         "nickname_pending": bool(chosen) and state.stage_name(participant) != state.nickname(participant),
-        "players": len(state.present),
+        "players": len(state.audience),
     }
     if participant in state.removed:
         return PhoneScreen(name="removed", **common)
@@ -213,7 +213,7 @@ def _quiz(state: RoomState, participant: str, quiz: Quiz, common: dict, live: Ma
 
 
 def _ask(state: RoomState, participant: str, ask: Ask, common: dict, live: Mapping[str, str]) -> PhoneScreen:
-    mine = [q for q in state.questions(ask.id) if q.participant == participant]
+    mine = state.questions_of(participant, ask.id)
     return PhoneScreen(
         questions=tuple(
             QuestionView(

@@ -8,6 +8,7 @@ from webapp.room import raffle
 from webapp.room.state import Phase, RoomState, quote_item
 from webapp.talk.model import Activity, Ask, Field, FieldKind, Kind, Quiz, Raffle, Survey
 from webapp.views.phone import OptionView, QuizView, options, ordinal, public
+from webapp.views.spike_mark import SpikeMark, spike_mark
 
 BOARD_ROWS = 8
 QUESTION_ROWS = 4
@@ -78,6 +79,11 @@ class StageScreen:
     join_host: str
     now_ms: int
     joined: int
+    """Of the audience: people, or in a rehearsal the scripted phones."""
+    scripted: int
+    """Scripted phones that are here."""
+    rehearsal: bool
+    """Nobody but scripted phones is here: what the screen counts and names is theirs."""
     simulated: bool
     locked: bool
     phase: Phase | None = None
@@ -95,6 +101,7 @@ class StageScreen:
     asked: int = 0
     results: tuple[FieldResult, ...] = ()
     prizes: tuple[PrizeView, ...] = ()
+    spike: SpikeMark | None = None
     entrants: int = 0
     commitment: str = ""
     seed: str = ""
@@ -119,8 +126,11 @@ def stage_screen(
         "join_url": join_url,
         "join_host": join_url.split("//")[-1].split("/")[0],
         "now_ms": now_ms,
-        "joined": len(state.present),
+        "joined": len(state.audience),
+        "scripted": state.scripted,
+        "rehearsal": state.rehearsal,
         "simulated": simulated,
+        "spike": spike_mark(state.spikes, now_ms),
         "locked": state.locked,
     }
     if activity is not None:
@@ -138,7 +148,7 @@ def stage_screen(
         }
     match name:
         case "lobby":
-            names = tuple(state.stage_name(p) for p in state.present[-LOBBY_NAMES:])
+            names = tuple(state.stage_name(p) for p in state.audience[-LOBBY_NAMES:])
             return StageScreen(names=names, **common)
         case "quiz":
             assert isinstance(activity, Quiz)
@@ -167,7 +177,7 @@ def responded(state: RoomState, activity: Activity) -> int:
             return sum(1 for _ in state.counted_forms(activity.id))
         case Kind.ASK:
             return len(state.questions(activity.id))
-    return len(state.of(activity.id).entrants) or len(state.present)
+    return len(state.of(activity.id).entrants) or len(state.audience)
 
 
 def board(state: RoomState, rows: int = BOARD_ROWS) -> tuple[BoardRow, ...]:

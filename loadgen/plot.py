@@ -14,6 +14,7 @@ BREAK_S = 5.0
 LEAST = 1e-9  # of a plot's height: what is less is nothing
 TIME_STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 MAX_TIME_TICKS = 8
+MARK_CHARACTER, MARK_GAP, MARK_ROW = 9, 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ class Plot:
     whole: bool = False
 
 
-def svg(plot: Plot, length_s: float) -> str:
-    """A figure of `length_s`. With more seconds than it has room for, each point is the highest of several."""
+def svg(plot: Plot, length_s: float, legend: bool = True) -> str:
+    """A figure of `length_s`. With more seconds than it has room for, each point is the highest of several. Without its
+    `legend` the page has to say which line is which."""
     per_point_s = max(1.0, math.ceil(length_s / MAX_POINTS))
     series = [_thin(one, per_point_s) for one in plot.series]
     layers = _stack(series) if plot.stacked else series
@@ -49,12 +51,14 @@ def svg(plot: Plot, length_s: float) -> str:
     drawn = list(enumerate(layers))
     for i, one in reversed(drawn) if plot.stacked else drawn:
         body.append(_drawn(one, i, top, length_s, plot.stacked))
-    body += [_mark(at_s, words, length_s) for at_s, words in plot.marks]
+    body += _marks(plot.marks, length_s)
+    body.append(f'<text x="{LEFT}" y="18" class="unit">{escape(plot.unit)}</text>')
+    body += _legend(plot) if legend else []
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{plot.id}-title {plot.id}-desc">'
         f'<title id="{plot.id}-title">{escape(plot.title)}</title>'
         f'<desc id="{plot.id}-desc">{escape(" ".join(in_words(one, plot.unit) for one in plot.series))}</desc>'
-        f"{''.join(body)}{''.join(_legend(plot))}</svg>"
+        f"{''.join(body)}</svg>"
     )
 
 
@@ -150,16 +154,30 @@ def _axes(top: float, length_s: float) -> list[str]:
     return parts
 
 
-def _mark(at_s: float, words: str, length_s: float) -> str:
-    x = _x(at_s, length_s)
-    return (
-        f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-        f'<text x="{x + 4:.1f}" y="{TOP + 11}" class="mark-words">{escape(words)}</text>'
-    )
+def _marks(marks: Iterable[tuple[float, str]], length_s: float) -> list[str]:
+    """Their words stand side by side, or below each other where they would touch; near the end to the left."""
+    parts: list[str] = []
+    taken: list[list[tuple[float, float]]] = []
+    for at_s, words in marks:
+        x, wide = _x(at_s, length_s), MARK_GAP + MARK_CHARACTER * len(words)
+        before = x + wide > WIDTH - RIGHT and x - wide > LEFT
+        span = (x - wide, x) if before else (x, x + wide)
+        row = next((i for i, spans in enumerate(taken) if _free(span, spans)), len(taken))
+        if row == len(taken):
+            taken.append([])
+        taken[row].append(span)
+        place = f'x="{x - 4 if before else x + 4:.1f}" y="{TOP + 11 + MARK_ROW * row}"'
+        parts.append(f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        parts.append(f'<text {place} class="mark-words{" end" if before else ""}">{escape(words)}</text>')
+    return parts
+
+
+def _free(span: tuple[float, float], spans: Iterable[tuple[float, float]]) -> bool:
+    return all(span[1] <= start or span[0] >= end for start, end in spans)
 
 
 def _legend(plot: Plot) -> list[str]:
-    parts, x = [f'<text x="{LEFT}" y="18" class="unit">{escape(plot.unit)}</text>'], LEFT + 8 * len(plot.unit) + 24
+    parts, x = [], LEFT + 8 * len(plot.unit) + 24
     for i, one in enumerate(plot.series):
         shape = f"M{x} 8h22v11h-22Z" if plot.stacked else f"M{x} 14h22"
         parts.append(f'<path class="{"area" if plot.stacked else "line"} s{i + 1}" d="{shape}"/>')

@@ -1,0 +1,1 @@
+"""Ordinary Locust files: `locust -f loadgen/locustfiles/completions.py --host http://…`, with their parts (`_….py`)."""

@@ -1,0 +1,1 @@
+"""Load runs that a presenter starts from the console: chosen, started, followed, recorded."""
