@@ -25,6 +25,7 @@ from loadgen.spike.plan import Plan, Prompt, Stage
 from loadgen.spike.tools import k6
 from loadgen.spike.tools.tool import Job
 from loadgen.spike.tools.toolbox import tool_for
+from loadgen.spike.verdict import LOST
 
 HERE = Path(__file__).parent
 WORKS = ("plain", "stream")
@@ -33,8 +34,7 @@ LAG_S = 0.05
 """A rate holds when 99 of 100 requests go out no later than this after they were due."""
 FIRST_SHARE = 0.3
 """Of the tool's own ceiling: where the search begins."""
-USERS = {"plain": 64, "stream": 1000}
-"""Who ask at once in the bare run: a stream lasts 0.74 s, so it takes many to keep a core busy."""
+PLAIN_USERS = 64
 END_WITHIN_S = 90.0
 _PROMPT = Prompt("What does a crowd of phones cost a server? A little for each poll.", 80)
 
@@ -45,13 +45,15 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long each step and the bare run last, and the warm-up of the latter; the whole search of one rate ends after
-    `search_s`. Seconds."""
+    """How long each step and the bare run last, and the warm-up of the latter; no step of a search begins later than
+    `search_s` after its first. Seconds. `stream_users` ask at once in the bare run: a stream lasts 0.74 s, so it takes
+    many to keep a core busy."""
 
     step_s: float = 6.0
     bare_s: float = 6.0
     warm_s: float = 3.0
-    search_s: float = 110.0
+    search_s: float = 100.0
+    stream_users: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,16 @@ class Step:
 
     @property
     def held(self) -> bool:
-        return self.served == self.planned and self.lag_p99_s < LAG_S
+        """All served in full; a tool may round the last one away, as `verdict` allows."""
+        whole = self.served == self.sent >= self.planned - LOST and not self.dropped
+        return whole and self.lag_p99_s < LAG_S
 
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """What the tool does without us, in requests a second."""
+    """What the tool does without us, in requests a second. `told`: it prints its own points meanwhile, as for us."""
 
+    told: bool
     rate: float
     cpu_ms: float
     cpu_share: float
@@ -183,10 +188,13 @@ async def search(
     return steps
 
 
-async def bare(tool: str, work: str, times: Times, at: Server, core: int | None, folder: Path) -> Bare:
+async def bare(
+    tool: str, work: str, times: Times, at: Server, core: int | None, folder: Path, told: bool = False
+) -> Bare:
     """Raises ToolFailed, Lost, TimeoutError, or Broken. `folder` is there."""
     for_s = times.warm_s + times.bare_s + 30.0  # we end it
-    command = await _command(tool, at.url(work), USERS[work], for_s)
+    users = times.stream_users if work == "stream" else PLAIN_USERS
+    command = await _command(tool, at.url(work), users, for_s, told)
     environment = {"BODY": wire.question(stream=work == "stream").decode()}
     before = await at.asked(work)
     process = Process(command, 0, "", folder / f"bare-{tool}-{work}.log", environment, core)
@@ -194,25 +202,28 @@ async def bare(tool: str, work: str, times: Times, at: Server, core: int | None,
         async with asyncio.timeout(END_WITHIN_S):
             while await at.asked(work) == before and process.running:  # noqa: ASYNC110 (another process counts)
                 await asyncio.sleep(0.05)
+        if not process.running:
+            raise Broken(f"{tool} sent nothing: {process.log()[-500:]}")
         await asyncio.sleep(times.warm_s)
         async with metering(lambda: [process.pid] if process.running else [], at.process.pid) as meter:
             before = await at.asked(work)
             await asyncio.sleep(times.bare_s)
         asked = await at.asked(work) - before
         if not asked or not process.running:
-            raise Broken(f"{tool} sent nothing: {process.log()[-500:]}")
+            raise Broken(f"{tool} did not go on: {process.log()[-500:]}")
     finally:
         process.kill()
-    found = Bare(asked / meter.took_s, **_used(meter, asked))
-    print(f"{tool:6} {work:6} bare: {found.rate:,.0f}/s  {found.cpu_ms:.2f} ms CPU  {found.peak_mb:.0f} MB", flush=True)
+    found = Bare(told, asked / meter.took_s, **_used(meter, asked))
+    print(f"{tool:6} {work:6} {'bare, told' if told else 'bare':10} {_bare_in_short(found)}", flush=True)
     return found
 
 
-async def _command(tool: str, url: str, users: int, for_s: float) -> list[str]:
+async def _command(tool: str, url: str, users: int, for_s: float, told: bool) -> list[str]:
     if tool == "k6":
         command = [(await k6.find()).path, "run", "--address", f"127.0.0.1:{free_port()}", "--no-usage-report"]
         settings = {"TARGET": url, "USERS": users, "DURATION": f"{for_s:.0f}s"}
         command += [part for name, value in settings.items() for part in ("-e", f"{name}={value}")]
+        command += ["--out", "json=/dev/null", "--system-tags="] if told else []
         return [*command, "--quiet", str(HERE / "bare.js")]
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary", "-f", str(HERE / "bare.py")]
     return [*command, "--host", url, "-u", str(users), "-r", str(users), "-t", f"{for_s:.0f}s"]
@@ -234,3 +245,8 @@ def _in_short(one: Step) -> str:
     text += f"  E2E {one.e2e_p50_s * 1000:.0f} / {one.e2e_p99_s * 1000:.0f} ms  {one.cpu_ms:.2f} ms CPU"
     text += f"  core {one.cpu_share:.0%}, server and us {one.beside_share:.0%}, others {one.others_share:.0%}"
     return f"{text}  {one.peak_mb:.0f} MB"
+
+
+def _bare_in_short(one: Bare) -> str:
+    text = f"{one.rate:,.0f}/s  {one.cpu_ms:.2f} ms CPU  core {one.cpu_share:.0%}"
+    return f"{text}, server and us {one.beside_share:.0%}, others {one.others_share:.0%}  {one.peak_mb:.0f} MB"

@@ -54,18 +54,19 @@ class Counted(Stub):
 class Plain(Counted):
     """Answers at once, in one piece."""
 
-    _wants = 0
+    _post = b""
 
     def data_received(self, data: bytes) -> None:
         if data.startswith(b"GET "):
             super().data_received(data)
             return
-        if data.startswith(b"POST "):
-            self._asked[0] += 1
-            self._wants = data.find(b"\r\n\r\n") + 4 + int(_LENGTH.search(data)[1])
-        self._wants -= len(data)
-        if not self._wants:
-            self._out.write(ANSWER)
+        self._post += data
+        head_end = self._post.find(b"\r\n\r\n") + 4
+        if head_end < 4 or len(self._post) < head_end + int(_LENGTH.search(self._post)[1]):
+            return
+        self._post = b""
+        self._asked[0] += 1
+        self._out.write(ANSWER)
 
 
 async def serve(plain: int, stream: int) -> None:

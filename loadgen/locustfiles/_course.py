@@ -77,8 +77,8 @@ class Course:
 
 
 class Shape(LoadTestShape):
-    """Locust's own way to let a test end by itself. All users of the plan's peak are there from the start, see `_turns`;
-    in an open loop there is one for each process. Locust files name their `scenario`."""
+    """Locust's own way to let a test end by itself. The users of the plan's peak are all there from the start (`_turns`
+    says why); in an open loop there is one for each process. Locust files name their `scenario`."""
 
     scenario = "spike"
 

@@ -6,6 +6,7 @@ import time
 from itertools import count
 
 import gevent
+from gevent.event import Event
 from gevent.pool import Group
 from locust import events
 from locust.env import Environment
@@ -38,6 +39,7 @@ class Load:
         self._requests, self._users = count(self._index, self._of), count(self._index, self._of)
         self._connections = Connections(environment.host, self.plan.timeout_s, options.insecure)
         self._group = Group()
+        self._sent_all = Event()
 
     @property
     def at_s(self) -> float:
@@ -65,6 +67,8 @@ class Load:
             else:
                 self._environment.reports.say(Dropped(time.time()))
                 self._fire("dropped", 0.0, error=f"{most} requests were under way")
+        gevent.sleep(0)  # the last is under way before it is said that all are
+        self._sent_all.set()
 
     def spawn(self, ask: object, *args: object, **more: object) -> gevent.Greenlet:
         """`ask` beside everything else; it ends with the test, and what goes wrong in it is told."""
@@ -106,6 +110,8 @@ class Load:
     def run(self) -> None:
         """Says when there is nothing more to send or to wait for here."""
         self.wait_until(self.plan.duration_s)
+        if self.plan.loop == "open":
+            self._sent_all.wait(max(0.0, self.plan.deadline_s - self.at_s))  # the last may be due at the very end
         while self.under_way and self.at_s < self.plan.deadline_s:
             gevent.sleep(0.05)
         self._environment.reports.flush()

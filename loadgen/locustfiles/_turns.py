@@ -12,8 +12,8 @@ from loadgen.spike.plan import Plan
 
 
 def turn_s(plan: Plan, user: int, at_s: float) -> float | None:
-    """When user number `user` (from 0) may ask next, `at_s` or later: when the level is above its number, so that a level
-    of 2.5 lets three ask. None when it never may again."""
+    """When user number `user` (from 0) may ask next, `at_s` or later: while the level is above its number, so that
+    three may ask at a level of 2.5. None when it never may again."""
     if at_s < plan.duration_s and plan.level(at_s) > user:
         return at_s
     for (from_s, before), (to_s, after) in pairwise(plan.corners()):

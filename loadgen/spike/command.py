@@ -110,12 +110,17 @@ async def _spike(args: argparse.Namespace, plan: Plan, url: str, room: str) -> i
     if not args.yes:
         _confirm(plan, url, await preflight.strangers(url), args.control)
     api_key = os.environ.get("CROWDSPIKE_SPIKE_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+    token = os.environ.get("CROWDSPIKE_PRESENTER_TOKEN", "")
+    presents = plan.scenario == "amplify" or (plan.scenario == "audience" and not room)
+    if presents and not token:
+        raise BadTarget(f"{plan.scenario} needs the presenter's token: set CROWDSPIKE_PRESENTER_TOKEN.")
     target = await preflight.look(
         url,
         api_key=api_key,
         insecure=args.insecure,
         model=plan.model,
         room=room,
+        presenter_token=token if presents else "",
         phones=plan.scenario == "audience",
     )
     plan = _named(plan, target)
@@ -126,7 +131,7 @@ async def _spike(args: argparse.Namespace, plan: Plan, url: str, room: str) -> i
         target=target,
         folder=path,
         api_key=api_key,
-        presenter_token=os.environ.get("CROWDSPIKE_PRESENTER_TOKEN", ""),
+        presenter_token=token,
         insecure=args.insecure,
         armed=args.paused,
         room=room,

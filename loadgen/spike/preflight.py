@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ SIMULATED = "crowdspike-sim"
 ASK_S = 5.0
 """How long the one token that is asked for is waited for."""
 WORDS = 200
+WEB_APP = "a crowdspike"
 
 
 class BadTarget(Exception):
@@ -79,10 +81,12 @@ async def look(
     model: str = "",
     timeout_s: float = 10,
     room: str = "",
+    presenter_token: str = "",
     phones: bool = False,
 ) -> Target:
-    """Asks for the list of models and for one token. With a `room`, the target must be the web app that has it; with
-    `phones`, a web app is enough: they need no key and name no model. Raises BadTarget."""
+    """Asks for the list of models and for one token. With a `room`, the target must be the web app that has it and take
+    the `presenter_token` where there is one; with `phones`, one that wants an API key will do without. Raises
+    BadTarget."""
     base = address(url)
     await strangers(base)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -91,16 +95,16 @@ async def look(
         base_url=base, headers=headers, verify=checked, timeout=timeout_s, trust_env=False
     ) as http:
         if phones or room:
-            await _see_web_app(http, base, room)
-        if phones:
-            return Target(url=base, model=model, models=(), holds_headers=True, simulated=False, what="crowdspike")
+            await _see_web_app(http, base, room, presenter_token)
         answer = await _get(http, base, "/v1/models")
+        if phones and answer.status_code in (401, 403):
+            return Target(url=base, model=model, models=(), holds_headers=True, simulated=False, what=WEB_APP)
         models = _models(answer, base, bool(api_key))
         if model and models and model not in models:
             raise BadTarget(f"{base} has no model {model!r}; it has {', '.join(models)}. Choose with --model.")
         model = model or next(iter(models), "")
         holds = answer.headers.get("x-headers-held") == "until-first-token"
-        what = "crowdspike's gateway" if holds else "an OpenAI-compatible server"
+        what = WEB_APP if holds else "an OpenAI-compatible server"
         fingerprint = "" if holds and await _scaled_to_zero(http) else await _ask(http, base, model)
     return Target(
         url=base,
@@ -112,12 +116,16 @@ async def look(
     )
 
 
-async def _see_web_app(http: httpx.AsyncClient, base: str, room: str) -> None:
+async def _see_web_app(http: httpx.AsyncClient, base: str, room: str, token: str) -> None:
     answer = await _get(http, base, "/healthz")
     if answer.status_code != 200 or _json(answer).get("status") != "ok":
         raise BadTarget(f"{base} is no crowdspike web app, which this scenario needs: /healthz says {_said(answer)}.")
     if room and (await _get(http, base, f"/r/{room}/state")).status_code != 200:
         raise BadTarget(f"{base} has no room {room}. Its code is on the stage and in the console.")
+    if room and token:
+        answer = await _get(http, base, f"/api/rooms/{room}/questions", {"authorization": f"Bearer {token}"})
+        if answer.status_code != 200:
+            raise BadTarget(f"{base} does not take the presenter token ({_said(answer)}).")
 
 
 def _models(answer: httpx.Response, base: str, keyed: bool) -> tuple[str, ...]:
@@ -154,10 +162,12 @@ async def _ask(http: httpx.AsyncClient, base: str, model: str) -> str:
     return str(_json(answer).get("system_fingerprint") or "")
 
 
-async def _get(http: httpx.AsyncClient, base: str, path: str) -> httpx.Response:
+async def _get(
+    http: httpx.AsyncClient, base: str, path: str, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
     try:
         async with asyncio.timeout(http.timeout.read):  # httpx's own begins anew with every byte
-            return await http.get(path)
+            return await http.get(path, headers=headers)
     except (TimeoutError, httpx.TimeoutException):
         raise BadTarget(f"{base} did not answer within {http.timeout.read:g} s.") from None
     except httpx.TransportError as error:

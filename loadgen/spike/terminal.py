@@ -107,7 +107,7 @@ def _figures(summary: Summary) -> Iterator[tuple[str, str]]:
     yield from _times("TTFT", latency.ttft_s)
     if latency.ttft_s.service:
         yield "", f"({BY[summary.ttft_by]})"
-    yield from _times("answer", latency.e2e_s)
+    yield from _times("E2E", latency.e2e_s)
     if latency.tpot_s:
         yield "TPOT", _quantiles(latency.tpot_s)
     if goodput.share is not None:
@@ -115,6 +115,9 @@ def _figures(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "goodput", f"{percent(goodput.share)} of {goodput.of:,} within {target}"
     if summary.tokens.completion:
         yield "tokens", f"{summary.tokens.completion:,} written, {summary.tokens.completion_per_s:,.0f} a second"
+    if len(summary.kinds) > 1:
+        for kind, of in summary.kinds.items():
+            yield kind, f"{of.served:,} of {of.sent:,} served{f', {_quantiles(of.e2e_s)}' if of.e2e_s else ''}"
     if summary.server and summary.server.gap:
         yield "server", f"mean TTFT {took(summary.server.gap.server_mean_s)} by its own count"
 

@@ -137,6 +137,7 @@ async def test_each_question_is_sent_by_every_copy_once_those_too_that_come_late
                             await ask(url, code, "Question 4?")
         finally:
             tool.kill()
+            await tool.ending()
         metrics = (await presenter.metrics()).decode()
     assert replica.asked == {f"Question {n}?": COPIES for n in range(5)}
     assert Counter((p.kind, p.by, p.status, p.error, p.due_s) for p in points) == {
@@ -164,6 +165,7 @@ async def test_a_wrong_presenter_token_is_said(tmp_path: Path) -> None:
                     told = [report.text async for report in tool.reports() if isinstance(report, Trouble)]
             finally:
                 tool.kill()
+                await tool.ending()
             assert told, name
             assert all(f"the questions of room {code}: 401" in text for text in told), told
     assert not replica.asked

@@ -106,6 +106,7 @@ class Running:
     async def end(self) -> None:
         await self.tool.stop()
         await self._reading
+        await self.tool.ending()
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -116,6 +116,8 @@ def test_what_would_be_sent_is_said_and_nothing_is_sent(capsys) -> None:
         (("spike", "--target", NOBODY), "refused the connection"),
         (("spike", "--target", f"{NOBODY}/v1/models"), "has a path"),
         (("spike", "--target", NOBODY, "--paused"), "there is no terminal"),
+        (("audience", "--target", NOBODY), "set CROWDSPIKE_PRESENTER_TOKEN"),
+        (("amplify", "--target", NOBODY, "--room", "KWXM"), "set CROWDSPIKE_PRESENTER_TOKEN"),
         (("report", "nowhere"), "no folder of a run"),
         (("compare", "nowhere", "nowhere"), "nowhere"),
     ],
@@ -284,7 +286,6 @@ def test_options_that_are_not_given_are_what_a_plan_has_without_them() -> None:
 
 
 def test_the_page_has_every_option_scenario_exit_code_file_and_figure() -> None:
-    parser = argparse.ArgumentParser()
     for scenario in SCENARIOS.values():
         one = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
         add_arguments(one, scenario)
@@ -296,4 +297,3 @@ def test_the_page_has_every_option_scenario_exit_code_file_and_figure() -> None:
         assert re.search(rf"^\| {code} \|", PAGE, re.MULTILINE), code
     for name in (*folder.FILES, *(field.name for field in fields(Summary))):
         assert re.search(rf"^\| .*`{re.escape(name)}`", PAGE, re.MULTILINE), name
-    assert parser

@@ -284,6 +284,7 @@ async def test_what_cannot_begin_is_told_in_its_own_words(tmp_path: Path, spoil:
 async def test_a_target_that_is_not_there_is_in_the_points(tmp_path: Path) -> None:
     heard, ending, _ = await whole(plan(10, Stage(10, 0.3)), f"http://127.0.0.1:{free_port()}", tmp_path)
     assert ending == "done"
+    # The third is due at the very end, when nothing else is under way.
     assert [(point.outcome, point.error) for point in heard.of(Point)] == [("failed", "connection refused")] * 3
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.processes import free_port
+from loadgen.processes import TOKEN, free_port
+from loadgen.spike.drive import make_room
 from loadgen.spike.preflight import BadTarget, address, look, strangers
 from tests.processes import replica, web_app
 
@@ -241,11 +242,24 @@ async def test_our_gateway_is_known_and_so_are_its_rooms(engine: str, tmp_path: 
     with web_app(tmp_path, str(tmp_path / "store"), inference_url=engine) as web:
         web.wait_ready()
         target = await look(web.url)
-        assert (target.holds_headers, target.simulated, target.what) == (True, True, "crowdspike's gateway")
+        assert (target.holds_headers, target.simulated, target.what) == (True, True, "a crowdspike")
         assert (await look(web.url, phones=True)).url == web.url
         assert "has no room ZZZZ" in await refusal(web.url, phones=True, room="ZZZZ")
         assert "has no room ZZZZ" in await refusal(web.url, room="ZZZZ")
+        code = await make_room(web.url, TOKEN)
+        assert (await look(web.url, room=code, presenter_token=TOKEN)).holds_headers
+        said = await refusal(web.url, room=code, presenter_token="hush")
+        assert "does not take the presenter token (401" in said
+        assert "hush" not in said
     assert "no crowdspike web app" in await refusal(engine, phones=True)
+
+
+async def test_phones_need_no_key_where_requests_do() -> None:
+    keyed = Server({"/healthz": (200, {"status": "ok"}), "/v1/models": (401, {})})
+    async with listening(keyed) as url:
+        target = await look(url, phones=True)
+        assert (target.model, target.models, target.holds_headers) == ("", (), True)
+        assert "wants an API key" in await refusal(url)
 
 
 async def test_a_gateway_that_is_scaled_to_zero_is_not_woken_before_the_run() -> None:

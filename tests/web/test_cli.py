@@ -16,6 +16,7 @@ import httpx
 import pytest
 from callers import web_on
 
+from loadgen.spike.scenarios import SCENARIOS
 from webapp.cli import main
 
 PATIENCE_S = 30
@@ -237,7 +238,11 @@ async def test_demo_wants_no_key_for_a_simulated_replica_alone(tmp_path: Path, s
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "serve", "engine", "talk check", "export", "replay", "report", "keys add", "keys list", "keys revoke"],
+    [
+        *("demo", "serve", "engine", "talk check", "export", "replay", "report", "keys add", "keys list"),
+        *("keys revoke", "spike", "spike list", "spike compare", "spike report"),
+        *(f"spike {name}" for name in SCENARIOS),
+    ],
 )
 def test_help_has_examples_for_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

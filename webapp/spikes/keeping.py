@@ -19,15 +19,6 @@ log = logging.getLogger("crowdspike.spikes")
 GZIPPED = {POINTS: f"{POINTS}.gz", SERVER: f"{SERVER}.gz"}
 KEPT = (PLAN, SUMMARY, REPORT, POINTS, SERVER)
 HEADLINE_CHARS = 300
-VERDICTS = {
-    "pass": "passed",
-    "fail": "failed its thresholds",
-    "invalid": "says nothing: the generator could not keep up",
-    "stopped": "was stopped",
-    "failed": "did not run",
-    "lost": "was lost",
-}
-"""What goes on after "the run"."""
 
 
 def place(code: str, spike: str, name: str) -> str:
@@ -75,7 +66,7 @@ def ended(
         at_ms=at_ms,
         spike=spike,
         verdict=verdict,
-        headline=headline.strip()[:HEADLINE_CHARS] or f"The run {VERDICTS.get(verdict, verdict)}.",
+        headline=headline.strip()[:HEADLINE_CHARS],
         served=counts.get("served", 0),
         failed=sum(counts.get(name, 0) for name in ("failed", "refused", "unfinished")),
         dropped=counts.get("dropped", 0),

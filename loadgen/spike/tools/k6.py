@@ -38,7 +38,7 @@ TROUBLES = 20
 """So many different ones of a run are told; a script that throws in each iteration says one of them each time."""
 
 # The exit statuses of k6: https://pkg.go.dev/go.k6.io/k6/errext/exitcodes
-_ENDINGS: dict[int, Ending] = {
+ENDINGS: dict[int, Ending] = {
     0: "done",
     99: "thresholds",
     103: "stopped",
@@ -184,7 +184,7 @@ class K6:
             return "stopped", ""
         if status in (-signal.SIGTERM, -signal.SIGINT):
             return "interrupted", self._last_words
-        return _ENDINGS.get(status, "failed"), "" if status == 0 else self._last_words or f"exit status {status}"
+        return ENDINGS.get(status, "failed"), "" if status == 0 else self._last_words or f"exit status {status}"
 
     def _command(self, binary: Binary) -> list[str]:
         job = self._job

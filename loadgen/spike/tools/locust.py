@@ -1,4 +1,4 @@
-"""Runs Locust on this machine: a headless process that waits for `fire` on its standard input and tells all on its output.
+"""Runs Locust on this machine: a headless process that waits for `fire` on its input and tells all on its output.
 
 Not by its REST API: that needs a port, which another program may have, and would go on after we were killed. An input
 that ends tells Locust to stop on every system; on Linux it is tied to us besides.
@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from loadgen.machine import family
+from loadgen.processes import free_port
 from loadgen.spike.point import Report
 from loadgen.spike.tools.lines import decode
 from loadgen.spike.tools.tied import tied
@@ -125,6 +126,8 @@ class Locust:
         if status in (-signal.SIGTERM, -signal.SIGINT):
             return "interrupted", self._words()
         words = self._words() or f"exit status {status}"
+        if any("master port" in line and "was busy" in line for line in self._last):
+            return "port", words
         if status < 0:
             return "failed", f"ended by {signal.Signals(-status).name}"
         return ("options" if ": error: " in words else "script"), words
@@ -154,7 +157,14 @@ class Locust:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("CROWDSPIKE_")}
         secrets = {"API_KEY": self._job.api_key, "PRESENTER_TOKEN": self._job.presenter_token}
         said = {name: value for name, value in secrets.items() if value}
-        return {**ours, **said, "REPORT": "1", "HOLD": "1", **self._job.environment}
+        # The port of the master that several processes have: not Locust's usual, where others' workers would come too.
+        port = str(free_port())
+        ports = {
+            "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
+            "LOCUST_MASTER_BIND_PORT": port,
+            "LOCUST_MASTER_NODE_PORT": port,
+        }
+        return {**ours, **said, **ports, "REPORT": "1", "HOLD": "1", **self._job.environment}
 
     async def _hear(self) -> None:
         """Locust's own words, to `tool.log`, until it has ended. A run goes on without them."""
