@@ -14,15 +14,16 @@ from functools import partial
 from pathlib import Path
 
 from loadgen.spike import compare, folder, preflight, scenarios, terminal
-from loadgen.spike.control import controlled
+from loadgen.spike.control import Go, controlled
 from loadgen.spike.drive import DriveFailed
+from loadgen.spike.kubernetes.cluster import Cluster, check
 from loadgen.spike.options import add_arguments, options
 from loadgen.spike.order import BAD_INPUT, INTERRUPTED, NOT_WRITTEN, Order
 from loadgen.spike.plan import BadPlan, Plan
 from loadgen.spike.preflight import BadTarget, Target
 from loadgen.spike.report.page import page
 from loadgen.spike.run import run
-from loadgen.spike.tools.tool import ToolFailed
+from loadgen.spike.tools.tool import Job, ToolFailed
 
 REFUSALS = (BadPlan, BadTarget, DriveFailed, folder.BadFolder)
 """What a person must put right."""
@@ -91,13 +92,14 @@ def _run(args: argparse.Namespace, scenario: str) -> int:
     if not args.target:
         raise BadTarget("Name what is to be loaded with --target, as in --target http://127.0.0.1:8000.")
     url = preflight.address(args.target)
-    if args.dry_run and args.on == "here":
-        print(terminal.announced(plan, url))
+    cluster = _cluster(args, plan)
+    if args.dry_run:
+        print(_manifests(args, plan, url, cluster) if cluster else terminal.announced(plan, url))
         return 0
     if args.paused and not args.control and not sys.stdin.isatty():
         raise BadPlan("--paused waits for Enter, and there is no terminal. Programs say `fire`, see --control.")
     try:
-        return asyncio.run(_spike(args, plan, url, chosen.room))
+        return asyncio.run(_spike(args, plan, url, chosen.room, _go(cluster)))
     except KeyboardInterrupt:
         print("Interrupted before anything was sent.", file=sys.stderr)
         return INTERRUPTED
@@ -106,10 +108,50 @@ def _run(args: argparse.Namespace, scenario: str) -> int:
         return BAD_INPUT
 
 
-async def _spike(args: argparse.Namespace, plan: Plan, url: str, room: str) -> int:
+def _cluster(args: argparse.Namespace, plan: Plan) -> Cluster | None:
+    """Raises BadPlan."""
+    given = {
+        "--parallelism": args.parallelism,
+        "--namespace": args.namespace,
+        "--image": args.image,
+        "--keep": args.keep,
+    }
+    if args.on == "here":
+        if out_of_place := [name for name, value in given.items() if value]:
+            raise BadPlan(f"{out_of_place[0]} is for --on kubernetes.")
+        return None
+    cluster = Cluster(args.namespace or "", args.parallelism or 1, args.image or "", args.keep)
+    check(plan, args.tool, cluster.parallelism)
+    return cluster
+
+
+def _manifests(args: argparse.Namespace, plan: Plan, url: str, cluster: Cluster) -> str:
+    """Raises BadPlan, ToolFailed."""
+    from loadgen.spike.kubernetes.printing import printed  # kr8s takes 0.4 s that others need not spend
+
+    if plan.scenario == "audience" and not plan.room:
+        raise BadPlan("A dry run makes no room: name one with --room, as in --room KWXM.")
+    path = args.out or folder.default(plan.scenario, args.tool, datetime.now(UTC))
+    secrets = {"api_key": _api_key(), "presenter_token": os.environ.get("CROWDSPIKE_PRESENTER_TOKEN", "")}
+    return printed(args.tool, Job(plan, url, path, insecure=args.insecure, **secrets), cluster)
+
+
+def _go(cluster: Cluster | None) -> Go:
+    if cluster is None:
+        return run
+    from loadgen.spike.kubernetes.tools import LIMITS, TOOLS  # kr8s takes 0.4 s that others need not spend
+
+    return partial(run, make=lambda name, job: TOOLS[name](job, cluster), limits=LIMITS)
+
+
+def _api_key() -> str:
+    return os.environ.get("CROWDSPIKE_SPIKE_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+
+
+async def _spike(args: argparse.Namespace, plan: Plan, url: str, room: str, go: Go) -> int:
     if not args.yes:
         _confirm(plan, url, await preflight.strangers(url), args.control)
-    api_key = os.environ.get("CROWDSPIKE_SPIKE_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+    api_key = _api_key()
     token = os.environ.get("CROWDSPIKE_PRESENTER_TOKEN", "")
     presents = plan.scenario == "amplify" or (plan.scenario == "audience" and not room)
     if presents and not token:
@@ -142,7 +184,7 @@ async def _spike(args: argparse.Namespace, plan: Plan, url: str, room: str) -> i
     except OSError as error:
         return _unwritable(path, error)
     try:
-        return await (_controlled(order) if args.control else _watched(order))
+        return await (_controlled(order, go) if args.control else _watched(order, go))
     finally:
         with suppress(OSError):
             path.rmdir()  # nothing came of it
@@ -169,17 +211,17 @@ def _named(plan: Plan, target: Target) -> Plan:
     return replace(plan, model=target.model, cells=cells)
 
 
-async def _controlled(order: Order) -> int:
-    return (await controlled(order)).exit_code
+async def _controlled(order: Order, go: Go) -> int:
+    return (await controlled(order, go=go)).exit_code
 
 
-async def _watched(order: Order) -> int:
+async def _watched(order: Order, go: Go) -> int:
     """With a person who looks on."""
     screen = terminal.Screen(sys.stderr)
     print(f"{terminal.announced(order.plan, order.target.url)} ({order.target.what})", file=sys.stderr)
     if order.armed:
         print("Press Enter to begin.", file=sys.stderr)
-    outcome = await run(order, _enter(order.armed), screen.said)
+    outcome = await go(order, _enter(order.armed), screen.said)
     screen.leave()
     print(terminal.ending(outcome, order.folder), flush=True)
     return outcome.exit_code

@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 from loadgen.spike.order import Order, Outcome
@@ -24,11 +24,14 @@ COMMANDS = frozenset({"fire", "stop", "kill"})
 LAST_WORD_WITHIN_S = 5.0
 _LINE_BYTES = 1024
 
+Go = Callable[[Order, AsyncIterator[str], Callable[[Progress], None]], Awaitable[Outcome]]
+"""`run`, wherever the tool is."""
 
-async def controlled(order: Order, in_fd: int = 0, out_fd: int = 1) -> Outcome:
+
+async def controlled(order: Order, in_fd: int = 0, out_fd: int = 1, go: Go = run) -> Outcome:
     """Runs the order under the control of whoever holds the other ends of the two pipes."""
     control = Control(in_fd, out_fd)
-    outcome = await run(order, control.commands(), control.said)
+    outcome = await go(order, control.commands(), control.said)
     await control.ended(outcome, order)
     return outcome
 

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, scenario: Scenario) -> None:
         help="such as 'ttft_p95_ms<1000'; may be repeated (failed_share<=0.01, and half of what is planned served)",
     )
     _running(parser.add_argument_group("the run"))
+    _on_cluster(parser.add_argument_group("on kubernetes"))
 
 
 def _running(run: argparse._ArgumentGroup) -> None:
@@ -51,6 +52,13 @@ def _running(run: argparse._ArgumentGroup) -> None:
     run.add_argument("--plan-only", action="store_true", help="print the plan, send nothing")
     run.add_argument("--dry-run", action="store_true", help="say what would be sent; on kubernetes, the manifests")
     run.add_argument("--control", action="store_true", help="for programs: commands in, JSON lines out")
+
+
+def _on_cluster(place: argparse._ArgumentGroup) -> None:
+    place.add_argument("--parallelism", type=count, metavar="N", help="k6 runners, or Locust workers (1)")
+    place.add_argument("--namespace", metavar="NS", help="where to make them (the kubeconfig's)")
+    place.add_argument("--image", help="of the tool (its official one)")
+    place.add_argument("--keep", action="store_true", help="leave what was made there after its end")
 
 
 def options(args: argparse.Namespace) -> Options:

@@ -25,6 +25,7 @@ class Made:
         self._objects = objects
         self.namespace = namespace
         self._there = False
+        self._changing = asyncio.Lock()
 
     @property
     def root(self) -> Resource:
@@ -53,33 +54,32 @@ class Made:
 
     async def make(self) -> None:
         """Raises ApiError, NoCluster; then some of it may be there."""
-        self._there = True
-        first, *rest = self._objects
-        root = await self._create(first)
-        identity = root["metadata"]
-        owner = {"apiVersion": first["apiVersion"], "kind": first["kind"]}
-        owner |= {"name": identity["name"], "uid": identity["uid"]}
-        for it in rest:
-            await self._create({**it, "metadata": {**it["metadata"], "ownerReferences": [owner]}})
+        async with self._changing:
+            self._there = True
+            first, *rest = self._objects
+            made = (await self._create(first))["metadata"]
+            owner = {"apiVersion": first["apiVersion"], "kind": first["kind"], "name": made["name"], "uid": made["uid"]}
+            for it in rest:
+                await self._create({**it, "metadata": {**it["metadata"], "ownerReferences": [owner]}})
 
     async def remove(self) -> None:
         """If it is there. Says what to do where that does not work."""
-        if not self._there:
-            return
-        for left in reversed(range(REMOVE_TRIES)):
-            try:
-                await self._api.remove(self.root, self.name)
+        async with self._changing:
+            for left in reversed(range(REMOVE_TRIES)):
+                try:
+                    if self._there:
+                        await self._api.remove(self.root, self.name)
+                except Missing:
+                    pass
+                except (ApiError, NoCluster) as error:
+                    if not left:
+                        by_hand = f"kubectl delete {self.root} {self.name} -n {self.namespace}"
+                        _log.error("The run may go on, on the cluster: %s. Take it away with: %s", error, by_hand)
+                        return
+                    await asyncio.sleep(AGAIN_S)
+                    continue
                 self._there = False
                 return
-            except Missing:
-                self._there = False
-                return
-            except (ApiError, NoCluster) as error:
-                if not left:
-                    by_hand = f"kubectl delete {self.root} {self.name} -n {self.namespace}"
-                    _log.error("The run may go on, on the cluster: %s. Take it away with: %s", error, by_hand)
-                    return
-            await asyncio.sleep(AGAIN_S)
 
     async def _create(self, it: Manifest, dry_run: bool = False) -> Manifest:
         resource = self._resource(it)

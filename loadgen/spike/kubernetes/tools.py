@@ -159,6 +159,9 @@ class KubernetesLocust(_OnCluster):
         super().__init__(job, cluster, jobs.manifests(name, job, cluster), crew, cluster.image or jobs.IMAGE)
 
 
+TOOLS = {"k6": KubernetesK6, "locust": KubernetesLocust}
+
+
 async def _first(*tasks: asyncio.Task) -> None:
     """Waits for one of them, and leaves the first alone."""
     try:
