@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from webapp.room.commands import Action, decide
 from webapp.room.events import Answered, Asked, Control, Joined, Named, Replied, Response, Surveyed
-from webapp.room.state import RoomInfo, RoomState
+from webapp.room.info import RoomInfo
+from webapp.room.state import RoomState
 from webapp.talk.model import Ask, Field, FieldKind, Option, Quiz, Raffle, Survey, Talk
 
 SEED = "5eed" * 16

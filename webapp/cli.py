@@ -24,8 +24,8 @@ from webapp.log.open import open_store
 from webapp.log.store import NotFound, Store, StoreError
 from webapp.rehearse import command as rehearsal
 from webapp.report import page as report
+from webapp.room.info import RoomInfo
 from webapp.room.names import normal_code
-from webapp.room.state import RoomInfo
 from webapp.routes.static import LibrariesMissing
 from webapp.server import PortTaken, listen, new_loop, serve, set_up_logging
 from webapp.settings import Settings

@@ -28,7 +28,8 @@ from webapp.room.events import (
     decode_response,
     encode,
 )
-from webapp.room.state import Phase, RoomInfo, RoomState
+from webapp.room.info import RoomInfo
+from webapp.room.state import Phase, RoomState
 from webapp.talk.model import Ask
 from webapp.views.console import Presence
 

@@ -13,8 +13,8 @@ from webapp.errors import NotSaved, RoomUnknown
 from webapp.live_room import LiveRoom
 from webapp.log.segments import new_writer_id
 from webapp.log.store import AlreadyExists, NotFound, Store, StoreError
+from webapp.room.info import RoomInfo
 from webapp.room.names import normal_code, room_code
-from webapp.room.state import RoomInfo
 from webapp.talk.model import Talk
 
 log = logging.getLogger("crowdspike.rooms")

@@ -15,7 +15,8 @@ from webapp.log.segments import SegmentTail, read_from
 from webapp.log.store import NotFound, Store
 from webapp.record_clock import RecordClock
 from webapp.room.events import Control, Response, decode_control, decode_response
-from webapp.room.state import RoomInfo, RoomState
+from webapp.room.info import RoomInfo
+from webapp.room.state import RoomState
 from webapp.timeline import Moment, Timeline, read
 
 PAUSE_S = 60.0

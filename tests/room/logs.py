@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.sample_room import ASK, QUIZ, RAFFLE, SEVERAL, SURVEY, T0_MS, SampleRoom
 from webapp.room.commands import SCENES, VERDICTS, CommandRefused
 from webapp.room.events import Answered, Asked, Joined, Named, Replied, Response, Surveyed
-from webapp.room.state import items
+from webapp.room.items import items
 
 PEOPLE = ("ann", "ben", "cy", "dee")
 ACTIVITIES = (QUIZ.id, SEVERAL.id, ASK.id, SURVEY.id, RAFFLE.id)

@@ -6,8 +6,9 @@ import pytest
 
 from tests.sample_room import ASK, QUIZ, RAFFLE, SURVEY, SampleRoom, tour
 from webapp.room.commands import Action, decide
+from webapp.room.items import question_item
 from webapp.room.scoring import Standing
-from webapp.room.state import Phase, question_item
+from webapp.room.state import Phase
 from webapp.views.console import Presence, console_screen
 from webapp.views.phone import phone_screen
 from webapp.views.stage import stage_screen

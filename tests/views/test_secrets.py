@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.sample_room import ASK, QUIZ, RAFFLE, SEED, SEVERAL, SURVEY, TALK, SampleRoom, other_solutions, tour
-from webapp.room.state import name_item, question_item, quote_item
+from webapp.room.items import name_item, question_item, quote_item
 from webapp.views.phone import PhoneScreen, phone_screen
 from webapp.views.stage import StageScreen, stage_screen
 

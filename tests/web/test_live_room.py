@@ -14,7 +14,7 @@ from webapp.live_room import LiveRoom
 from webapp.log.memory import Fault, MemoryStore
 from webapp.room.commands import Action, CommandRefused
 from webapp.room.events import Answered, Joined, Response
-from webapp.room.state import RoomInfo
+from webapp.room.info import RoomInfo
 from webapp.views.console import Presence
 
 INFO = RoomInfo("KWXM", TALK, 0, "00" * 32)

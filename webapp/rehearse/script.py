@@ -14,7 +14,7 @@ from inference.engine.output import Limits, output
 from webapp import prompts
 from webapp.rehearse import people
 from webapp.room.events import Answered, Asked, Closed, Control, Joined, Opened, Response, Revealed, Surveyed
-from webapp.room.state import RoomInfo
+from webapp.room.info import RoomInfo
 from webapp.talk.model import Activity, Ask, Quiz, Survey, Talk
 
 REVEAL_AFTER_S = 5.0

@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from webapp.room.state import RoomState, question_item, quote_item
+from webapp.room.items import question_item, quote_item
+from webapp.room.state import RoomState
 from webapp.talk.model import Activity, Ask, FieldKind, Quiz, Raffle, Survey
 from webapp.views.stage import FieldResult, results
 

@@ -22,7 +22,8 @@ from webapp.room.events import (
     Revealed,
     Shown,
 )
-from webapp.room.state import Phase, RoomState, items
+from webapp.room.items import items
+from webapp.room.state import Phase, RoomState
 from webapp.talk.model import Activity, Kind, Quiz, Raffle
 
 SCENES = ("auto", "lobby", "leaderboard", "questions", "podium")

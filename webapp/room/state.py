@@ -38,31 +38,11 @@ from webapp.room.events import (
     Surveyed,
     encode,
 )
+from webapp.room.info import RoomInfo
+from webapp.room.items import name_item
 from webapp.room.progress import Phase, Progress, Window
 from webapp.room.scoring import Mark, Standing, mark, standings
-from webapp.talk.model import Activity, Kind, Quiz, Talk, from_json, to_json
-
-
-@dataclass(frozen=True, slots=True)
-class RoomInfo:
-    """What is fixed when a room is made: `room.json`. `seed` stays secret until the draw."""
-
-    code: str
-    talk: Talk
-    created_ms: int
-    seed: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "code": self.code,
-            "created_ms": self.created_ms,
-            "seed": self.seed,
-            "talk": to_json(self.talk),
-        }
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> RoomInfo:
-        return RoomInfo(data["code"], from_json(data["talk"]), data["created_ms"], data["seed"])
+from webapp.talk.model import Activity, Kind, Quiz, Talk
 
 
 @dataclass
@@ -392,30 +372,6 @@ class RoomState:
 
     def ticket(self, participant: str) -> str:
         return raffle.ticket(self.info.code, participant)
-
-
-def question_item(question: Asked) -> str:
-    return f"q:{question.key}"
-
-
-def name_item(named: Named) -> str:
-    return f"n:{named.key}"
-
-
-def quote_item(form: Surveyed, field_id: str) -> str:
-    return f"t:{form.key}:{field_id}"
-
-
-def items(response: Response) -> set[str]:
-    """What the presenter may give a verdict on."""
-    match response:
-        case Asked():
-            return {question_item(response)}
-        case Named():
-            return {name_item(response)}
-        case Surveyed(values=values):
-            return {quote_item(response, field_id) for field_id in values}
-    return set()
 
 
 def fold(info: RoomInfo, control: Iterable[Control], responses: Iterable[Response]) -> RoomState:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from webapp.room.commands import position
-from webapp.room.state import Phase, RoomState, name_item, question_item, quote_item
+from webapp.room.items import name_item, question_item, quote_item
+from webapp.room.state import Phase, RoomState
 from webapp.talk.model import Activity, FieldKind, Kind, Quiz, Raffle, Survey
 from webapp.views.phone import OptionView, ordinal
 from webapp.views.stage import FieldResult, responded, results, stage_screen

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from webapp.room import raffle
-from webapp.room.state import Phase, RoomState, quote_item
+from webapp.room.items import quote_item
+from webapp.room.state import Phase, RoomState
 from webapp.talk.model import Activity, Ask, Field, FieldKind, Kind, Quiz, Raffle, Survey
 from webapp.views.phone import OptionView, QuizView, options, ordinal, public
 from webapp.views.spike_mark import SpikeMark, spike_mark
