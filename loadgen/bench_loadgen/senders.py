@@ -32,8 +32,11 @@ WORKS = ("plain", "stream")
 TOOLS = ("k6", "locust")
 LAG_S = 0.05
 """A rate holds when 99 of 100 requests go out no later than this after they were due."""
-FIRST_SHARE = 0.3
+FIRST_SHARE = 0.2
 """Of the tool's own ceiling: where the search begins."""
+LASTS_S = {"plain": 0.0, "stream": wire.TOKENS * wire.EVERY_S}
+IN_FLIGHT = 500
+"""As a run has it by default."""
 PLAIN_USERS = 64
 END_WITHIN_S = 90.0
 _PROMPT = Prompt("What does a crowd of phones cost a server? A little for each poll.", 80)
@@ -52,7 +55,7 @@ class Times:
     step_s: float = 6.0
     bare_s: float = 6.0
     warm_s: float = 3.0
-    search_s: float = 100.0
+    search_s: float = 75.0
     stream_users: int = 1000
 
 
@@ -125,8 +128,19 @@ def server(folder: Path) -> Iterator[Server]:
         yield Server(process, ports)
 
 
-def plan(tool: str, rate: float, for_s: float) -> Plan:
-    return Plan("soak", "open", rate, (Stage(rate, for_s),), tool, model=wire.MODEL, work=(_PROMPT,), timeout_s=30.0)
+def plan(tool: str, work: str, rate: float, for_s: float) -> Plan:
+    """Of streams twice as many may be under way as there are on average, so that what limits is the tool."""
+    return Plan(
+        "soak",
+        "open",
+        rate,
+        (Stage(rate, for_s),),
+        tool,
+        model=wire.MODEL,
+        work=(_PROMPT,),
+        timeout_s=30.0,
+        max_in_flight=max(IN_FLIGHT, math.ceil(2 * LASTS_S[work] * rate)),
+    )
 
 
 def _job(planned: Plan, url: str, folder: Path) -> Job:
@@ -139,7 +153,7 @@ async def step(
     tool_name: str, work: str, rate: float, for_s: float, at: Server, core: int | None, folder: Path
 ) -> Step:
     """Raises ToolFailed, Lost, TimeoutError, or Broken."""
-    planned = plan(tool_name, rate, for_s)
+    planned = plan(tool_name, work, rate, for_s)
     collector = Collector(planned, False, tool_name)
     before = await at.asked(work)
     tool = tool_for(tool_name, _job(planned, at.url(work), folder))

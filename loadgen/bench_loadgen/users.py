@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from inference.engine import profile as profiles
+from inference.engine import tokens
 from inference.engine.core import Core
 from inference.engine.profile import Profile
 from inference.engine.simulation import Arrival
@@ -19,7 +20,6 @@ from loadgen import machine, processes
 from loadgen.processes import Process
 from loadgen.spike import folder as folders
 from loadgen.spike import preflight, scenarios
-from loadgen.spike.corpus import WORDS_PER_TOKEN, words
 from loadgen.spike.order import INTERRUPTED, Order
 from loadgen.spike.plan import Loop, Plan, Prompt
 from loadgen.spike.run import run
@@ -122,11 +122,12 @@ def plan(tool: str, shape: Shape, users: int, for_s: float, model: str = "") -> 
 
 
 def capacity_per_s(profile: Profile, work: Sequence[Prompt], replicas: int = REPLICAS) -> float:
-    """Requests a second that so many replicas make by their profile alone, with all of the work there at once and none
-    of it lost on the way; by the middle half of what is done, when every seat is taken."""
-    trace = [Arrival(0.0, round(words(one.text) / WORDS_PER_TOKEN), one.max_tokens) for one in work]
+    """Requests a second that so many replicas make by their profile alone when every seat is always taken: the work is
+    there twice from the start, and the middle half counts, which is about all of it once."""
+    prompts = (len(tokens.of_chat([{"role": "user", "content": one.text}])) for one in work)
+    trace = [Arrival(0.0, count, one.max_tokens) for count, one in zip(prompts, work, strict=True)]
     core = Core(profile.capacity, profile.step_s, async_scheduling=profile.async_scheduling)
-    ends_s = sorted(served.token_s[-1] for served in simulated(core, trace))
+    ends_s = sorted(served.token_s[-1] for served in simulated(core, trace * 2))
     first, last = len(ends_s) // 4, 3 * len(ends_s) // 4
     return replicas * (last - first) / (ends_s[last] - ends_s[first])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import ssl
 import time
@@ -34,7 +35,11 @@ def rate_per_s(plan: Plan) -> float:
 
 class Probe:
     """Says Sent and Point to `said`, in Unix time; a request that got no connection is a point with an error too. What
-    is under way at `stop` is given up and has no point. `target` is `http(s)://host[:port]`; `model` must be named."""
+    is under way at `stop` is given up and has no point. `target` is `http(s)://host[:port]`; `model` must be named.
+
+    It asks once in each `every_s`, at a moment that the plan's seed draws: at an even pace it would meet a steady load
+    always at the same distance from the tool's last request. The work is taken from its end: what the tool has sent
+    before would be in the server's prefix cache."""
 
     def __init__(
         self,
@@ -71,11 +76,13 @@ class Probe:
                 await self._schedule
 
     async def _keep(self, began_s: float) -> None:
+        moments = random.Random(self._plan.seed)
         async with asyncio.TaskGroup() as under_way:
             for n in count():
-                if n * self._every_s >= self._plan.duration_s:
+                left_s = self._plan.duration_s - n * self._every_s
+                if left_s <= 0:
                     break
-                due_s = began_s + n * self._every_s
+                due_s = began_s + n * self._every_s + moments.random() * min(self._every_s, left_s)
                 await asyncio.sleep(max(0.0, due_s - time.time()))
                 under_way.create_task(self._ask(n, due_s))
 
@@ -83,7 +90,7 @@ class Probe:
         asked = request(
             self._host,
             self._plan.model or self._model,
-            self._plan.prompt(n),
+            self._plan.prompt(-1 - n),
             source=self._plan.source,
             api_key=self._api_key,
             ignore_eos=self._plan.ignore_eos,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,31 @@ async def test_it_asks_at_its_times_though_nobody_answers() -> None:
             await third.wait()
         await probe.stop()
     assert [type(one) for one in heard] == [Sent] * 3
+
+
+async def test_it_asks_once_in_each_turn_and_not_at_an_even_pace() -> None:
+    began_s = time.time()
+    heard = await asked(f"http://127.0.0.1:{free_port()}", plan(duration_s=0.5), requests=5)
+    due_s = sorted(one.due_s - began_s for one in points(heard))
+    turns = [n * 0.1 <= due <= n * 0.1 + 0.2 for n, due in enumerate(due_s)]  # it began a moment after us
+    assert turns == [True] * 5
+    assert len({round(later - one, 2) for one, later in pairwise(due_s)}) > 1
+
+
+@pytest.mark.parametrize("cache_busting", [False, True])
+async def test_it_asks_what_the_tool_has_not_sent_yet(cache_busting: bool) -> None:
+    prompts: list[str] = []
+
+    class Kept(Busy):
+        def data_received(self, data: bytes) -> None:
+            prompts.append(json.loads(data.partition(b"\r\n\r\n")[2])["messages"][0]["content"])
+            super().data_received(data)
+
+    given = plan(work=tuple(Prompt(word, 9) for word in "abcdef"), cache_busting=cache_busting)
+    async with listening(Kept) as target:
+        await asked(target, given, requests=3)
+    assert [prompt[-1] for prompt in sorted(prompts, key=lambda prompt: prompt[-1])] == ["d", "e", "f"]
+    assert not cache_busting or not {given.prompt(n).text for n in range(6)} & set(prompts)
 
 
 async def test_no_answer_in_time_is_a_failure() -> None:

@@ -57,13 +57,14 @@ class Following:
         self.heard: asyncio.Queue[Report | None] = asyncio.Queue()
         self.leaving = False
         self.failed = ""
+        self._broken = False
 
     async def run(self, refusal: Callable[[], Awaitable[str]]) -> None:
         """Until the pods that report are over and all was read, or it failed. `refusal` is asked while there are not
         all pods: why there never will be, or nothing."""
         since_s = seen_s = time.monotonic()
         try:
-            while not self.failed and not self._over():
+            while not (self.failed or self._broken or self._over()):
                 await asyncio.sleep(LOOK_S)
                 try:
                     await self._look()
@@ -89,7 +90,8 @@ class Following:
         """The worst that a pod had."""
         if self.failed:
             return "failed", self.failed
-        endings = [self._ending_of(self._pods[name], reader) for name, reader in self._readers.items()]
+        read = [(self._pods[name], reader) for name, reader in self._readers.items()]
+        endings = [self._ending_of(pod, reader) for pod, reader in read if pod.state == "over"]
         return min(endings, key=lambda one: _WORST.index(one[0]), default=("failed", "No pod of it ever ran."))
 
     def _ending_of(self, pod: Standing, reader: Reader) -> tuple[Ending, str]:
@@ -108,19 +110,16 @@ class Following:
                 self._began.add(pod.name)
                 if self._tells(pod) and pod.name not in self._logs:
                     self._logs[pod.name] = asyncio.create_task(self._read(pod.name))
-            if pod.wrong and pod.wrong not in self._written:
+            if pod.wrong and pod.wrong not in self._written and not self.leaving:
                 self._written.add(pod.wrong)
                 self._write(f"{pod.name}: {pod.wrong}")
-        broken = () if self.leaving or self._over() else (pod for pod in self._pods.values() if self._is_broken(pod))
-        for pod in broken:
-            self.failed = f"{pod.name}: {pod.wrong or await self._last_words(pod) or _status(pod)}"
+        if self.leaving or self._over():
             return
-
-    def _is_broken(self, pod: Standing) -> bool:
-        """It will do nothing more, before its time. One that tells is heard out first."""
-        if self._tells(pod) and not pod.hopeless:
-            return bool(pod.state == "over" and pod.wrong and self._logs[pod.name].done())
-        return pod.hopeless or (pod.state == "over" and bool(pod.wrong or pod.exit_code))
+        for pod in filter(_is_broken, self._pods.values()):
+            if pod.name not in self._logs:
+                self.failed = f"{pod.name}: {pod.wrong or await self._last_words(pod) or _status(pod)}"
+            elif self._logs[pod.name].done():  # it is heard out first
+                self._broken = True
 
     def _tells(self, pod: Standing) -> bool:
         return pod.name.startswith(self._crew.teller)
@@ -159,6 +158,11 @@ class Following:
             what += f"; {count - len(self._pods)} were not even made (a quota? an operator that is away?)"
         why = {pod.wrong for pod in self._pods.values() if pod.state == "waits" and pod.wrong}
         return ". ".join([what, *sorted(why)])
+
+
+def _is_broken(pod: Standing) -> bool:
+    """It will do nothing more, before its time."""
+    return pod.hopeless or (pod.state == "over" and bool(pod.wrong or pod.exit_code))
 
 
 def _status(pod: Standing) -> str:

@@ -57,9 +57,9 @@ def manifests(name: str, job: Job, cluster: Cluster) -> list[Manifest]:
         raise ToolFailed(f"Locust has no file for the scenario {job.plan.scenario!r}.", "options")
     held = {**files.locustfile(file), files.PLAN: job.plan.to_json()}
     common = ["-f", f"{FOLDER}/loadgen/locustfiles/{file}", "--host", job.target, "--plan", f"{FOLDER}/{files.PLAN}"]
-    common += ["--insecure"] if job.insecure else []
     # Requests that fail are ours to judge: an exit status is left for what went wrong in Locust itself.
-    master = ["--master", "--headless", "--only-summary", "--exit-code-on-error", "0"]
+    common += ["--exit-code-on-error", "0", *(["--insecure"] if job.insecure else [])]
+    master = ["--master", "--headless", "--only-summary"]
     master += ["--master-bind-port", str(PORT), "--expect-workers", str(cluster.parallelism)]
     master += ["--expect-workers-max-wait", str(round(START_WITHIN_S))]
     worker = ["--worker", "--master-host", name, "--master-port", str(PORT)]

@@ -37,7 +37,7 @@ def standing(pod: Object, container: str) -> Standing:
         blames = _unprepared(status)
         wrong = f"could not get ready: its container {blames} failed" if blames else "ended before it began"
         return Standing(name(pod), "over", _evicted(status) or wrong, hopeless=True, blames=blames)
-    if _state(one, "running"):
+    if "running" in one.get("state", NOTHING):
         return Standing(name(pod), "runs")
     waiting = waiting if waiting.get("reason") not in (None, "PodInitializing") else _first_waiting(status)
     if waiting:

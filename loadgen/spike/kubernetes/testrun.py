@@ -77,6 +77,7 @@ def arguments(job: Job, cluster: Cluster) -> str:
     major = re.match(r"v?(\d+)\.", version_of(cluster.image or IMAGE))
     summary = "--no-summary" if major and int(major[1]) < 2 else "--summary-mode=disabled"
     parts = ["--out json=-", "--system-tags=", "--log-format=json", "--no-usage-report", "--no-thresholds", summary]
+    parts += ["--include-system-env-vars"]  # an initializer's `k6 archive` leaves them out, and scripts ask for secrets
     parts += ["--insecure-skip-tls-verify"] if job.insecure else []
     return " ".join([*parts, f"-e TARGET={job.target}", f"-e PLAN={FOLDER}/{files.PLAN}"])
 
