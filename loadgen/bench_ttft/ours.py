@@ -80,7 +80,7 @@ async def _reader(target: Target, work: Work, salt: str) -> list[Point]:
             if len(heard) == len(work.texts):
                 all_heard.set()
 
-    probe = Probe(work.plan("probe", salt), target.url, target.model, hear, every_s=1 / work.rate)
+    probe = Probe(work.plan("probe", salt), target.url, target.model, hear, every_s=1 / work.rate, evenly=True)
     probe.start(time.time())
     try:
         async with asyncio.timeout(work.for_s + TIMEOUT_S + DRAIN_S):

@@ -38,8 +38,8 @@ class Probe:
     is under way at `stop` is given up and has no point. `target` is `http(s)://host[:port]`; `model` must be named.
 
     It asks once in each `every_s`, at a moment that the plan's seed draws: at an even pace it would meet a steady load
-    always at the same distance from the tool's last request. The work is taken from its end: what the tool has sent
-    before would be in the server's prefix cache."""
+    always at the same distance from the tool's last request. `evenly` is for a probe that is alone. The work is taken
+    from its end: what the tool has sent before would be in the server's prefix cache."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Probe:
         api_key: str = "",
         insecure: bool = False,
         every_s: float = 0.0,
+        evenly: bool = False,
     ) -> None:
         parts = urlsplit(target)
         assert parts.hostname, f"not a server's address: {target}"
@@ -62,6 +63,7 @@ class Probe:
         self._said = said
         self._api_key = api_key
         self._every_s = every_s or 1 / rate_per_s(plan)
+        self._evenly = evenly
         self._schedule: asyncio.Task[None] | None = None
 
     def start(self, began_s: float) -> None:
@@ -82,7 +84,8 @@ class Probe:
                 left_s = self._plan.duration_s - n * self._every_s
                 if left_s <= 0:
                     break
-                due_s = began_s + n * self._every_s + moments.random() * min(self._every_s, left_s)
+                share = 0.0 if self._evenly else moments.random()
+                due_s = began_s + n * self._every_s + share * min(self._every_s, left_s)
                 await asyncio.sleep(max(0.0, due_s - time.time()))
                 under_way.create_task(self._ask(n, due_s))
 
