@@ -29,7 +29,7 @@ from tests.processes import S3, s3, web_app
 PATIENCE_S = 60
 PODS = 4
 PHONES = 60
-ANSWER_WITHIN_S = 15.0
+ANSWER_WITHIN_S = 30.0
 USERS = 40
 TOKENS = 60
 """In 1.3 s at the profile's pace, so that each fault meets streams under way."""
@@ -128,7 +128,8 @@ async def test_ten_kill_9s_lose_no_reply_and_cut_only_what_had_begun(tmp_path: P
                 before = restarts(running.stage.cluster)
                 await kill()
                 await running.until(lambda cluster, n=before: restarts(cluster) > n, "the kill is noticed")
-                await running.until(lambda cluster: ready(cluster) >= PODS - 2, "pods take over")
+                # A reply is made three times at most: the next kill is not to meet those that this one has met.
+                await running.until(lambda cluster: ready(cluster) >= PODS - 1, "pods take over")
         await running.end()
         await running.check(read_log(store, running.code))
         assert {stream.error for stream in running.streams.broken} == {"error event"}
