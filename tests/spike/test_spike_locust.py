@@ -319,6 +319,7 @@ async def test_the_key_is_in_no_argument_and_a_reused_connection_serves_again(tm
         await locust.fire()
         heard = Heard(locust)
         await heard.all()
+        assert (await locust.ending())[0] == "done"
     assert b"sk-secret" not in arguments
     posts = [data for data in asked if data.startswith(b"POST ")]
     assert len(posts) == len(heard.of(Point)) == 5
@@ -326,7 +327,6 @@ async def test_the_key_is_in_no_argument_and_a_reused_connection_serves_again(tm
     assert all(b"authorization: Bearer sk-secret\r\n" in data and b'"ignore_eos": true' in data for data in posts)
     assert all(b"x-load-source: locust\r\n" in data for data in posts)
     assert len(connected) < len(asked), "five requests one after the other need no five connections"
-    locust.kill()
 
 
 async def test_by_hand_locusts_own_page_starts_it_and_shows_it(tmp_path: Path) -> None:

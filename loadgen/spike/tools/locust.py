@@ -119,6 +119,8 @@ class Locust:
         status = await self._process.wait()
         await self._hearing
         self._process.stdin.close()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            await self._process.stdin.wait_closed()
         if self._given_up:
             return "stopped", ""
         if status == 0:
