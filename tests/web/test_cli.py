@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -249,3 +250,12 @@ def test_help_has_examples_for_every_command(command: str, capsys: pytest.Captur
         main([*command.split(), "--help"])
     assert left.value.code == 0
     assert f"examples:\n  crowdspike {command}" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    nobody_reads, output = os.pipe()
+    os.close(nobody_reads)
+    command = [sys.executable, "-m", "webapp.cli", "spike", "spike", "--plan-only"]
+    with open(output, "wb") as stdout:
+        ended = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, ended.stderr) == (141, b"")
