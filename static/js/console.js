@@ -26,10 +26,12 @@ document.addEventListener("htmx:after:swap", () => {
   current = row?.id ?? "";
 });
 
-// When the button just pressed is gone, the keyboard goes on from the head of its panel, never from another button.
+// When the button just pressed is gone, the keyboard goes on from the head of its panel, never from another button. The
+// panel also comes by itself each second, before or after the answer to the press; what the person does next ends it.
 let pressedIn = null;
+for (const next of ["keydown", "pointerdown"]) document.addEventListener(next, () => (pressedIn = null), true);
 document.addEventListener("htmx:before:request", (event) => {
-  pressedIn = event.target.closest?.("#spike form") ? "#spike-title" : null;
+  if (event.target.closest?.("#spike form")) pressedIn = "#spike-title";
 });
 document.addEventListener("htmx:after:swap", () => {
   if (pressedIn && document.activeElement === document.body) document.querySelector(pressedIn)?.focus();

@@ -95,6 +95,7 @@ async def test_only_the_presenter_may(web: Web, code: str) -> None:
         ({"action": "arm", "scenario": "spike", "peak": "0"}, "1 to 200"),
         ({"action": "arm", "scenario": "spike", "peak": "²"}, "whole number"),
         ({"action": "arm", "scenario": "spike", "duration_s": "1801"}, "1 to 1800"),
+        ({"action": "arm", "scenario": "spike", "duration": "20s"}, "no field 'duration'"),
         ({"action": "arm", "scenario": "spike", "target": "file:///etc/passwd", "confirmed": "1"}, "http://"),
         ({"action": "arm", "scenario": "spike", "target": "http://other.test"}, "not this room's own gateway"),
         ({"action": "arm", "scenario": "amplify", "target": "http://other.test", "confirmed": "1"}, "takes part"),

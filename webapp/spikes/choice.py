@@ -10,6 +10,7 @@ from typing import Any
 
 from webapp.errors import BadForm
 
+FIELDS = ("action", "request_id", "id", "scenario", "tool", "peak", "duration_s", "target", "confirmed")
 TOOLS = {"k6": "k6", "locust": "Locust"}
 OWN_KEY = ("audience", "amplify")
 """Scenarios that take part in a room: they are given the presenter's token, and have no target but our own."""
@@ -78,7 +79,10 @@ class Choice:
 
 def choose(form: Mapping[str, Any], own_target: str, limits: Limits) -> Choice:
     """What a form asks for: `scenario`, `tool`, and if they are to differ from the preset's `peak`, `duration_s` and
-    `target`, which `confirmed` goes with unless it is our own. Raises BadForm."""
+    `target`, which `confirmed` goes with unless it is our own. Raises BadForm, for a field of another name too: it
+    would be a limit that does not hold."""
+    if unknown := [name for name in form if name not in FIELDS]:
+        raise BadForm(f"There is no field {unknown[0][:20]!r} here. There are {', '.join(FIELDS)}.")
     scenario, tool = str(form.get("scenario", "")), str(form.get("tool", "k6"))
     if scenario not in PRESETS:
         raise BadForm(f"scenario must be one of {', '.join(PRESETS)}, not {scenario[:20]!r}.")
