@@ -38,7 +38,7 @@ class Process:
         self._ready_path = ready_path
         self._log = log
         ours = {k: v for k, v in os.environ.items() if k != "INFERENCE_URL" and not k.startswith("CROWDSPIKE_")}
-        with log.open("ab") as file, _on(core):
+        with log.open("ab") as file, on_core(core):
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -132,8 +132,8 @@ def engine(log: Path, *options: str) -> Process:
 
 
 @contextmanager
-def _on(core: int | None) -> Iterator[None]:
-    """A process that is started in the block inherits this core."""
+def on_core(core: int | None) -> Iterator[None]:
+    """What is started in the block inherits this core, and knows of no other."""
     if core is None:
         yield
         return

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from loadgen import machine
 from loadgen.bench_loadgen import report, senders, users
-from loadgen.bench_loadgen.meter import on
 from loadgen.bench_loadgen.report import Run, Sender
 from loadgen.bench_loadgen.senders import FIRST_SHARE, TOOLS, WORKS, Broken, Times
 from loadgen.bench_loadgen.users import SHAPES, USERS, Crowd
 from loadgen.gateway.report import plain, write_docs
 from loadgen.http import Lost
-from loadgen.processes import NotReady
+from loadgen.processes import NotReady, on_core
 from loadgen.spike.folder import BadFolder
 from loadgen.spike.preflight import BadTarget
 from loadgen.spike.tools import k6
@@ -40,7 +39,7 @@ async def all_senders(tools: Sequence[str], times: Times, folder: Path) -> list[
     cores = machine.two_cores()
     core, ours = cores or (None, None)
     found = []
-    with on(ours), senders.server(folder) as at:
+    with on_core(ours), senders.server(folder) as at:
         for tool in tools:
             for work in WORKS:
                 bare = [await senders.bare(tool, work, times, at, core, folder)]

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from loadgen import machine
 
 EVERY_S = 0.1
-
-
-@contextmanager
-def on(core: int | None) -> Iterator[None]:
-    """What is started in the block inherits this core, and knows of no other."""
-    if core is None:
-        yield
-        return
-    ours = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, ours)
 
 
 class Meter:

@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadgen.bench_loadgen.meter import Meter, metering, on
+from loadgen.bench_loadgen.meter import Meter, metering
 from loadgen.bench_loadgen.search import next_rate
 from loadgen.bench_loadgen.stub import ASKED
 from loadgen.gateway import wire
 from loadgen.http import Client
-from loadgen.processes import Process, free_port
+from loadgen.processes import Process, free_port, on_core
 from loadgen.spike.collector import Collector
 from loadgen.spike.folder import PLAN
 from loadgen.spike.latency import Quantiles
@@ -158,7 +158,7 @@ async def step(
     before = await at.asked(work)
     tool = tool_for(tool_name, _job(planned, at.url(work), folder))
     try:
-        with on(core):
+        with on_core(core):
             await tool.arm()
         async with metering(lambda: tool.pids, at.process.pid) as meter, asyncio.timeout(for_s + END_WITHIN_S):
             await tool.fire()
