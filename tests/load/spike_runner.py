@@ -6,7 +6,30 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from loadgen.spike.figures import Counts
+from loadgen.spike.generator import UNKNOWN
+from loadgen.spike.latency import Both, Quantiles
+from loadgen.spike.plan import Plan, Stage
+from loadgen.spike.summary import About, summarize
+
+PLAN = Plan("spike", "open", 40, (Stage(40, 10),), "k6")
+ABOUT = About(
+    scenario="spike",
+    tool="k6",
+    tool_version="1.1.0",
+    target="http://own.test",
+    model="mistral",
+    loop="open",
+    unit="requests/s",
+    seed=1,
+    peak=40,
+    duration_s=10,
+    started_at="2026-11-21T00:00:00.000+00:00",
+    machine="none",
+)
 
 
 def say(**line: object) -> None:
@@ -33,15 +56,18 @@ def main() -> int:
             break
     verdict = "pass" if kind == "quick" and heard else "stopped"
     headline = f"Heard {' '.join(heard) or 'nothing'}."
-    summary = {
-        "counts": {"served": 120, "failed": 1, "refused": 2, "unfinished": 3, "dropped": 4},
-        "latency": {"ttft_s": {"scheduled": {"p95": 0.75}, "service": {"p95": 0.5}}},
-        "ttft_by": "token",
-        "verdict": {"verdict": verdict},
-    }
+    nothing = summarize(PLAN, [], [], UNKNOWN, ABOUT)
+    waited = Both(scheduled=Quantiles.of([0.75]), service=Quantiles.of([0.5]))
+    summary = replace(
+        nothing,
+        counts=Counts(planned=130, sent=126, served=120, failed=1, refused=2, unfinished=3, dropped=4),
+        latency=replace(nothing.latency, ttft_s=waited),
+        ttft_by="token",
+        verdict=replace(nothing.verdict, verdict=verdict),
+    )
     (folder / "points.jsonl").write_text('{"n":0}\n')
     (folder / "report.html").write_text("<!doctype html><title>Spike</title><p>The verdict.</p>")
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(summary.to_json())
     say(state="ended", verdict=verdict, exit_code=0, folder=str(folder), headline=headline)
     return 0
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -133,22 +133,6 @@ async def test_phones_of_a_killed_web_app_go_on_at_the_other(tmp_path: Path) -> 
     assert found.clean and found.acknowledged == PHONES, found
     assert sum(bool(record.get("counts")) for record in export) == PHONES
     assert phones.faults["lost"] > 0, "no phone had to move"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here (it needs root): {mounted.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 async def test_a_full_disk_gives_503_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:

@@ -134,22 +134,6 @@ async def test_a_port_that_k6_finds_taken_is_exchanged_for_another(stub, tmp_pat
     assert outcome.exit_code == 2 and taken in outcome.problems[0]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here (it needs root): {mounted.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_a_disk_that_fills_up_costs_the_files_but_not_the_figures(stub, small_disk, tool: str) -> None:
     def fill(progress: Progress) -> None:

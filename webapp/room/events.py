@@ -151,11 +151,11 @@ class SpikeEnded(Control):
     spike: str
     verdict: str
     headline: str
-    served: int
-    failed: int
-    dropped: int
-    ttft_p95_ms: int | None
-    ttft_by: str
+    served: int = 0
+    failed: int = 0
+    dropped: int = 0
+    ttft_p95_ms: int | None = None
+    ttft_by: str = ""
     kept: bool
 
 

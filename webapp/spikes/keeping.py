@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from loadgen.spike.folder import PLAN, POINTS, REPORT, SERVER, SUMMARY
+from loadgen.spike.summary import BadSummary, Summary
 from webapp.log.store import Store, StoreError
 from webapp.room.events import SpikeEnded
 
@@ -44,45 +43,30 @@ def _read(path: Path) -> bytes:
     return gzip.compress(body, mtime=0) if path.name in GZIPPED else body
 
 
-def summary(folder: Path) -> dict[str, Any] | None:
+def summary(folder: Path) -> Summary | None:
     """None where it was not written, or not whole."""
     try:
-        read = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return Summary.from_json((folder / SUMMARY).read_bytes())
+    except (OSError, BadSummary):
         return None
-    return read if isinstance(read, dict) else None
 
 
 def ended(
-    id: str, at_ms: int, spike: str, summary: Mapping[str, Any] | None, otherwise: str, headline: str, kept: bool
+    id: str, at_ms: int, spike: str, summary: Summary | None, otherwise: str, headline: str, kept: bool
 ) -> SpikeEnded:
     """The event. Without a summary the verdict is `otherwise`."""
-    figures = summary or {}
-    counts = figures.get("counts", {})
-    ttft_s, by = first_token_p95_s(figures)
-    verdict = figures.get("verdict", {}).get("verdict", otherwise)
-    return SpikeEnded(
-        id=id,
-        at_ms=at_ms,
-        spike=spike,
-        verdict=verdict,
-        headline=headline.strip()[:HEADLINE_CHARS],
-        served=counts.get("served", 0),
-        failed=sum(counts.get(name, 0) for name in ("failed", "refused", "unfinished")),
-        dropped=counts.get("dropped", 0),
-        ttft_p95_ms=None if ttft_s is None else round(ttft_s * 1000),
-        ttft_by=by,
-        kept=kept,
+    event = SpikeEnded(
+        id=id, at_ms=at_ms, spike=spike, verdict=otherwise, headline=headline.strip()[:HEADLINE_CHARS], kept=kept
     )
-
-
-def first_token_p95_s(summary: Mapping[str, Any]) -> tuple[float | None, str]:
-    """p95 of the time to first token, from the scheduled time where there is one, and who saw it: the tool, or the
-    probe beside it."""
-    both = (summary.get("latency") or {}).get("ttft_s") or {}
-    own = both.get("scheduled") or both.get("service")
-    probe = ((summary.get("probe") or {}).get("ttft_s")) or {}
-    if own:
-        return own["p95"], summary.get("ttft_by", "")
-    probed = probe.get("scheduled") or probe.get("service") or probe
-    return probed.get("p95"), "probe" if probed.get("p95") is not None else ""
+    if summary is None:
+        return event
+    counts, ttft = summary.counts, summary.latency.ttft_s.user(summary.about.loop)
+    return replace(
+        event,
+        verdict=summary.verdict.verdict,
+        served=counts.served,
+        failed=counts.failed + counts.refused + counts.unfinished,
+        dropped=counts.dropped,
+        ttft_p95_ms=None if ttft is None else round(ttft.p95 * 1000),
+        ttft_by=summary.ttft_by,
+    )
