@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loadgen.plot import Plot, Series, clock, number, svg
+from tests.html_reader import Reader
 from tests.recordings import CHAIN_S, HAPPENED, NEW, T0_S, lines, store_in, talk
 from tests.room.logs import rooms
 from tests.sample_room import SURVEY, SampleRoom
@@ -31,53 +31,12 @@ from webapp.templating import environment
 from webapp.timeline import decode, fold
 
 TEMPLATES = environment("")
-VOID = {"meta", "link", "br", "img", "rect", "path"}
 
 
 async def report_of(room: SampleRoom, timeline: list[bytes]) -> str:
     store = MemoryStore()
     await store_in(store, room, timeline)
     return page(await load(store, "KWXM"), TEMPLATES)
-
-
-class Reader(HTMLParser):
-    """A page's tags, its tables' rows and its figures; fails on tags that do not close in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
-        self.figures: dict[str, str] = {}
-        self._open: list[str] = []
-        self._label = ""
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if tag == "dt":
-            self._label = ""
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag, (tag, self.getpos())
-
-    def handle_data(self, data: str) -> None:
-        if "td" in self._open or "th" in self._open:
-            self.rows[-1][-1] += data
-        elif self._open[-1:] == ["dt"]:
-            self._label = data
-        elif self._open[-1:] in (["dd"], ["small"]):
-            self.figures[self._label] = f"{self.figures.get(self._label, '')} {data.strip()}".strip()
 
 
 def files_in(folder: Path) -> list[Path]:

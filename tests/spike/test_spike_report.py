@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -22,49 +21,8 @@ from loadgen.spike.report.page import MAX_ROWS, by_second, outcome, page, waterf
 from loadgen.spike.report.plots import plots, steps
 from loadgen.spike.report.words import dollars, percent, some, took
 from loadgen.spike.summary import Summary
+from tests.html_reader import Reader
 from tests.spike.example_runs import CHAIN, PLAN, dropped, points, summary
-
-VOID = {"meta", "br", "rect", "path"}
-
-
-class Reader(HTMLParser):
-    """A page's tags, its tables' rows, its tiles and its text; fails on tags that do not close in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
-        self.tiles: dict[str, str] = {}
-        self.text = ""
-        self._open: list[str] = []
-        self._label = ""
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag, (tag, self.getpos())
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if "td" in self._open or "th" in self._open:
-            self.rows[-1][-1] += data
-        elif self._open[-1:] == ["dt"]:
-            self._label = data
-        elif self._open[-1:] in (["dd"], ["small"]):
-            self.tiles[self._label] = f"{self.tiles.get(self._label, '')} {data.strip()}".strip()
 
 
 def assert_closed(html: str) -> Reader:
@@ -94,14 +52,16 @@ def test_its_figures_are_those_of_the_summary() -> None:
     ttft, e2e = run.latency.ttft_s, run.latency.e2e_s
     assert ttft.scheduled.p95 != ttft.service.p95
     beside = "from the scheduled time; service"
-    assert read.tiles["Offered"] == "1\u202f980 requests, 1\u202f980 sent"
-    assert read.tiles["Answered in full"].startswith(f"{number(run.counts.served)} {percent(run.counts.served / 1980)}")
-    assert read.tiles["Failed"].startswith(f"{run.counts.failed + run.counts.refused} {run.counts.failed} errors")
-    assert read.tiles["Dropped"].startswith("0 ")
-    assert read.tiles["TTFT p50"] == f"{took(ttft.scheduled.p50)} {beside} {took(ttft.service.p50)}"
-    assert read.tiles["Whole answer p95"] == f"{took(e2e.scheduled.p95)} {beside} {took(e2e.service.p95)}"
-    assert read.tiles["Goodput"].startswith(percent(run.goodput.share))
-    assert read.tiles["Cost"].startswith(dollars(run.cost_usd))
+    assert read.figures["Offered"] == "1\u202f980 requests, 1\u202f980 sent"
+    assert read.figures["Answered in full"].startswith(
+        f"{number(run.counts.served)} {percent(run.counts.served / 1980)}"
+    )
+    assert read.figures["Failed"].startswith(f"{run.counts.failed + run.counts.refused} {run.counts.failed} errors")
+    assert read.figures["Dropped"].startswith("0 ")
+    assert read.figures["TTFT p50"] == f"{took(ttft.scheduled.p50)} {beside} {took(ttft.service.p50)}"
+    assert read.figures["Whole answer p95"] == f"{took(e2e.scheduled.p95)} {beside} {took(e2e.service.p95)}"
+    assert read.figures["Goodput"].startswith(percent(run.goodput.share))
+    assert read.figures["Cost"].startswith(dollars(run.cost_usd))
     for held in run.verdict.thresholds:
         assert [held.text, number(held.value), "✓ met" if held.ok else "✗ missed"] in read.rows
     for check in run.verdict.checks:
@@ -166,12 +126,12 @@ def test_a_first_token_is_called_after_who_saw_it() -> None:
     blind = [replace(p, first_s=None, first_by="") for p in points()]
     assert "not measured: the tool sees headers only" in page(summary(found=blind), PLAN)
     read = Reader(page(summary(found=blind), PLAN))
-    assert read.tiles["TTFT p95"] == "–"
+    assert read.figures["TTFT p95"] == "–"
     seen = [replace(p, by="probe", first_by="token") for p in points() if p.n % 10 == 0 and p.first_s is not None]
     probed = summary(found=[*blind, *seen])
     read = Reader(page(probed, PLAN))
     assert "as a probe beside the tool read it" in read.text
-    assert read.tiles["Goodput"].split()[2] == "about"
+    assert read.figures["Goodput"].split()[2] == "about"
     assert "Time per token (TPOT), by the probe" in [row[0] for row in read.rows]
     assert "Probe: whole answer, service" in [row[0] for row in read.rows]
 
@@ -214,8 +174,8 @@ def test_a_closed_loop_says_what_it_is_and_has_its_kinds_and_cells() -> None:
     read = assert_closed(page(run, CLOSED))
     assert "Closed loop" in read.text
     assert "Open loop" not in read.text
-    assert read.tiles["TTFT p95"] == "100 ms from the sending"
-    assert read.tiles["Sent"].startswith("50 ")
+    assert read.figures["TTFT p95"] == "100 ms from the sending"
+    assert read.figures["Sent"].startswith("50 ")
     assert "First token, from the scheduled time" not in [row[0] for row in read.rows]
     assert [row[:3] for row in read.rows if row[0] in ("one", "two")] == [["one", "1", "1"], ["two", "4", "2"]]
     assert ["poll", "25", "25", "0", "500 ms", "500 ms", "500 ms"] in read.rows
